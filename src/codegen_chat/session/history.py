@@ -1,0 +1,352 @@
+"""A session's turns and its head, kept in a log; and the sessions of a folder.
+
+Turns form a tree: each names its parent. The branch that counts runs from the head back to the root; undo and redo move the head
+and append that they did. One function, `_apply`, reads an event, whether it comes from a file or happens now, so a resumed
+session is the session that was left. The kinds of events:
+
+    turn    id, parent: the turn's own; `turn` its record (records.py). An accepted one becomes the head
+    undo    parent: the head that was left; `head` where it went
+    redo    the same, forward again
+    begin   `turn` the id of a candidate that the model starts to write, its `text` (the words) and `seed`
+    piece   `turn`, and a `text` that it wrote
+    facts   `facts` that replace those of the header (a session that goes on with another model)
+
+A kind that is not here is kept in the file and skipped. Where the file cannot be written (a full disk), the session goes on in
+memory: `trouble` says why, and what waits is written, in order, as soon as the file takes it again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from codegen_chat.errors import SessionError
+from codegen_chat.session.log import Event, Log, new_id, now, read, recover, remove
+from codegen_chat.session.records import turn_from_json, turn_to_json
+from codegen_chat.turn import Completion, Turn
+
+__all__ = ["History", "Summary", "find", "new_id", "newest", "remove", "sessions"]
+
+
+_STREAMED = {"begin", "piece"}
+
+
+class History:
+    """The tree of turns and its head. Made by `create`, `open`, `read` or `memory`; usable as a context manager.
+
+    Attributes:
+        id: the session's name.
+        path: its file; None where it lives in memory only.
+        header: what was recorded of model, revision, dtype, device and the like.
+        changed: time of the last event, ISO 8601 (UTC).
+        head: id of the last accepted turn of the branch, None at the root.
+        dropped: what recovery could not keep, a line each; empty for a sound file.
+        trouble: why the file lags behind this history, None while it does not.
+    """
+
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        events: Sequence[Event] = (),
+        dropped: tuple[str, ...] = (),
+        *,
+        path: Path | None = None,
+        log: Log | None = None,
+    ) -> None:
+        self.path = path
+        self.header = {key: value for key, value in header.items() if key not in {"v", "checksum"}}
+        self.id = str(self.header.get("id") or (path.stem if path else new_id()))
+        self.changed = str(self.header.get("time", ""))
+        self.head: str | None = None
+        self.dropped = dropped
+        self.trouble: str | None = None
+        self._log = log
+        self._waiting: deque[Event] = deque()
+        self._turns: dict[str, Turn] = {}
+        self._undone: list[str] = []
+        self._rooted: set[str | None] = {None}  # turns whose every ancestor is known
+        self._drafts: dict[str, _Draft] = {}
+        self._seen: set[str] = set()
+        for event in events:
+            lost = self._apply(event)
+            if lost:
+                self.dropped += (f"{path or self.id}: {lost}",)
+
+    @classmethod
+    def create(cls, folder: Path, header: Mapping[str, Any]) -> Self:
+        """Start a session in a folder. Raises SessionError where its file cannot be made."""
+        identity = new_id()
+        path = folder / f"{identity}.jsonl"
+        log = Log.create(path, {"id": identity, **header})
+        return cls(log.header, path=path, log=log)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Go on with a session. Raises SessionError where it is missing, in use, not writable or not a session."""
+        log = Log.open(path)
+        return cls(log.header, log.events, log.dropped, path=path, log=log)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Look at a session, in use or not; what is appended stays in memory. Raises SessionError."""
+        recovered = read(path)
+        return cls(recovered.header, recovered.events, recovered.dropped, path=path)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """Look at the bytes of a session file. Raises SessionError."""
+        recovered = recover(data, name)
+        return cls(recovered.header, recovered.events, recovered.dropped)
+
+    @classmethod
+    def memory(cls, header: Mapping[str, Any] | None = None) -> Self:
+        """Start a session without a file."""
+        return cls({"time": now(), **(header or {})})
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The accepted branch, oldest first."""
+        branch = []
+        turn = self._turns.get(self.head or "")
+        while turn is not None:
+            if turn.accepted:
+                branch.append(turn)
+            turn = self._turns.get(turn.parent or "")
+        return tuple(reversed(branch))
+
+    @property
+    def all_turns(self) -> tuple[Turn, ...]:
+        """Every turn of the log in the order of time: failed and undone ones too."""
+        return tuple(self._turns.values())
+
+    @property
+    def transcript(self) -> tuple[Turn, ...]:
+        """The accepted branch and, between, the turns that failed on it."""
+        branch = {None, *(turn.id for turn in self.turns)}
+        return tuple(
+            turn
+            for turn in self._turns.values()
+            if turn.id in branch
+            or (turn.parent in branch and not turn.accepted and turn.execution and turn.execution.status != "ok")
+        )
+
+    @property
+    def unfinished(self) -> tuple[Turn, ...]:
+        """What the model had written when the session broke off: candidates that never ran, not accepted."""
+        return tuple(
+            Turn(
+                id=identity,
+                parent=draft.parent,
+                text=draft.text,
+                code=draft.code,
+                completion=Completion(draft.code, "interrupted", seed=draft.seed),
+                accepted=False,
+            )
+            for identity, draft in self._drafts.items()
+            if draft.code
+        )
+
+    def append(self, turn: Turn) -> None:
+        """Record a turn. An accepted one becomes the head, and what was undone before it cannot be redone."""
+        if turn.id in self._turns or turn.parent not in self._rooted:
+            raise AssertionError(f"turn {turn.id} is already there, or its parent {turn.parent} is not")
+        self._record({"type": "turn", "id": turn.id, "parent": turn.parent, "turn": turn_to_json(turn)})
+
+    def undo(self) -> Turn | None:
+        """Leave the last accepted turn, which is returned; None at the root."""
+        turn = self._turns.get(self.head or "")
+        if turn is not None:
+            self._record({"type": "undo", "head": turn.parent})
+        return turn
+
+    def redo(self) -> Turn | None:
+        """Take back the last undo and return its turn; None where there is none."""
+        turn = self._turns[self._undone[-1]] if self._undone else None
+        if turn is None or turn.parent != self.head:  # only events that are lost can part them
+            return None
+        self._record({"type": "redo", "head": turn.id})
+        return turn
+
+    def begin(self, turn: str, text: str, *, seed: int = 0) -> None:
+        """Record that the model starts to write a candidate, which would become the turn of that id."""
+        self._record({"type": "begin", "turn": turn, "text": text, "seed": seed})
+
+    def stream(self, turn: str, text: str) -> None:
+        """Record a piece of a begun candidate. It reaches the file when its line is whole."""
+        draft = self._drafts[turn]
+        lines, newline, draft.tail = (draft.tail + text).rpartition("\n")
+        if newline:
+            self._record({"type": "piece", "turn": turn, "text": lines + newline})
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Record facts that replace those of the header, where they differ."""
+        new = {key: value for key, value in facts.items() if self.header.get(key) != value}
+        if new:
+            self._record({"type": "facts", "facts": new})
+
+    def close(self) -> None:
+        """Write what waits and give the file back; a session in which nothing happened leaves none."""
+        if self._log is None:
+            return
+        self._write()
+        if self.path is not None and not (self._log.events or self._waiting or self.dropped):
+            self.path.unlink(missing_ok=True)
+        self._log.close()
+        self._log = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record(self, event: Event) -> None:
+        """Let an event happen here, then in the file."""
+        event = {"id": new_id(), "parent": self.head, "time": now(), **event}
+        lost = self._apply(event)
+        if lost:
+            raise AssertionError(lost)
+        if self._log is not None:
+            self._waiting.append(event)
+            self._write()
+
+    def _write(self) -> None:
+        """Write what waits, the oldest first. A Ctrl-C in between writes an event twice, which `_apply` sees by its id."""
+        while self._log is not None and self._waiting:
+            try:
+                self._log.append(self._waiting[0], sync=self._waiting[0]["type"] not in _STREAMED)
+            except SessionError as error:
+                self.trouble = f"{error}; the session goes on in memory"
+                return
+            self._waiting.popleft()
+        self.trouble = None
+
+    def _apply(self, event: Event) -> str | None:
+        """Let an event change this history. Returns what is lost where it cannot."""
+        identity = str(event.get("id"))
+        if identity in self._seen:
+            return None
+        self._seen.add(identity)
+        self.changed = str(event.get("time", self.changed))
+        try:
+            match event.get("type"):
+                case "turn":
+                    return self._add(turn_from_json(identity, event["parent"], event["turn"]))
+                case "undo":
+                    return self._move(event["head"], undone=event["parent"])
+                case "redo":
+                    return self._move(event["head"])
+                case "begin":
+                    self._drafts[event["turn"]] = _Draft(event["parent"], event["text"], event["seed"])
+                case "piece" if event["turn"] in self._drafts:
+                    self._drafts[event["turn"]].code += event["text"]
+                case "facts":
+                    self.header |= event["facts"]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return f"event {identity} cannot be read"
+        return None
+
+    def _add(self, turn: Turn) -> str | None:
+        self._turns[turn.id] = turn
+        self._drafts.clear()
+        if turn.parent not in self._rooted:
+            return f"turn {turn.id} builds on one that is lost: it stays in the file, off the branch"
+        self._rooted.add(turn.id)
+        if turn.accepted:
+            self.head = turn.id
+            self._undone.clear()
+        return None
+
+    def _move(self, head: str | None, *, undone: str | None = None) -> str | None:
+        """Move the head: back from `undone`, or forward to `head`."""
+        self._drafts.clear()
+        if head not in self._rooted:
+            return f"turn {head} is lost: the branch cannot go there"
+        self.head = head
+        if undone in self._turns:
+            self._undone.append(undone)
+        elif head in self._undone:  # what was undone after it was redone by events that are lost
+            del self._undone[self._undone.index(head) :]
+        return None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A candidate while it is written: whole lines in `code`, the unfinished one in `tail`."""
+
+    parent: str | None
+    text: str
+    seed: int
+    code: str = ""
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A session as a list shows it.
+
+    `turns` counts the accepted branch, `title` is its first words, times are ISO 8601 (UTC); `dropped` as in History. `empty` is
+    True where nothing was ever tried.
+    """
+
+    id: str
+    path: Path
+    created: str = ""
+    changed: str = ""
+    turns: int = 0
+    title: str = ""
+    model: str = ""
+    dropped: tuple[str, ...] = ()
+    empty: bool = True
+
+
+def sessions(folder: Path) -> list[Summary]:
+    """List a folder's sessions, the one changed last first; one that cannot be read says so in `dropped`."""
+    try:
+        paths = sorted(path for path in folder.glob("*.jsonl") if path.is_file())
+    except OSError as error:
+        raise SessionError(f"{folder} cannot be read: {error.strerror}: name another folder by XDG_DATA_HOME") from None
+    return sorted(map(_summary, paths), key=lambda summary: summary.changed, reverse=True)
+
+
+def newest(folder: Path) -> Path:
+    """Return the session changed last in which something was tried. Raises SessionError where there is none."""
+    for summary in sessions(folder):
+        if not summary.empty:
+            return summary.path
+    raise SessionError(f"there is no session in {folder} yet: `codegen-chat` starts one")
+
+
+def find(folder: Path, name: str) -> Path:
+    """Return the session that `name` means: a .jsonl file, or the start of an id in the folder. Raises SessionError."""
+    if name.endswith(".jsonl"):
+        return Path(name)
+    paths = [path for path in sorted(folder.glob("*.jsonl")) if name and path.name.startswith(name)]
+    exact = folder / f"{name}.jsonl"
+    if len(paths) == 1 or exact in paths:
+        return exact if exact in paths else paths[0]
+    if not paths:
+        raise SessionError(f"no session starts with {name!r}: `codegen-chat sessions ls` shows those that are there")
+    raise SessionError(f"{len(paths)} sessions start with {name!r}: give more of one of {', '.join(path.stem for path in paths)}")
+
+
+def _summary(path: Path) -> Summary:
+    try:
+        history = History.read(path)
+    except SessionError as error:
+        return Summary(path.stem, path, dropped=(str(error),))
+    turns = history.turns
+    return Summary(
+        id=history.id,
+        path=path,
+        created=str(history.header.get("time", "")),
+        changed=history.changed,
+        turns=len(turns),
+        title=next((line for turn in turns for line in turn.text.splitlines()), ""),
+        model=str(history.header.get("model", "")),
+        dropped=history.dropped,
+        empty=not (history.all_turns or history.unfinished),
+    )
