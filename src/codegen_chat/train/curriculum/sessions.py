@@ -1,0 +1,613 @@
+"""Whole conversations, made turn by turn against a live namespace: a turn is kept only when its code runs.
+
+A session opens with literals, goes on with operations on what is alive, functions defined and called, and stories. The
+namespace is real: every program was executed while it was made, in this process (the grammar is ours, nothing of it is hostile).
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import datetime as dt
+import io
+import keyword
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from codegen_chat.train.curriculum.grammar import (
+    Operation,
+    StoryTurn,
+    expand,
+    read_combined,
+    read_operations,
+    read_stories,
+    usable,
+)
+from codegen_chat.train.curriculum.sources import CHILDREN, SOURCES, Code, accepts, fits, natural_name, roots, source, type_words
+from codegen_chat.train.curriculum.words import FORMS, WORDS
+
+LONGEST_VALUE = 400
+"""Characters of repr; a longer value ends its turn, so that nothing explodes."""
+LARGEST_COUNT = 1000
+"""The largest number that may be counted to, or be an exponent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn as the model will see it."""
+
+    words: str
+    code: str
+
+
+@dataclass(slots=True)
+class Variable:
+    """A live name: its type, and how a person may describe it."""
+
+    name: str
+    kind: str
+    described: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Function:
+    """A function that an earlier turn defined: what it takes, what it returns."""
+
+    name: str
+    given: str
+    result: str
+
+
+@dataclass(slots=True)
+class State:
+    """A session in the making."""
+
+    r: Random
+    space: dict[str, Any] = field(default_factory=lambda: {"np": np})
+    variables: list[Variable] = field(default_factory=list)
+    functions: list[Function] = field(default_factory=list)
+    imports: set[str] = field(default_factory=set)
+    steps: list[Step] = field(default_factory=list)
+    style: float = 0.0
+
+    def named(self, name: str) -> Variable | None:
+        """Return the live variable of that name."""
+        return next((variable for variable in self.variables if variable.name == name), None)
+
+    def bind(self, name: str, kind: str, described: tuple[str, ...] = ()) -> None:
+        """Make a name the latest variable."""
+        self.variables = [variable for variable in self.variables if variable.name != name]
+        self.variables.append(Variable(name, kind, described))
+
+
+class Curriculum:
+    """The grammar, read once; `session(seed)` makes one conversation, the same for the same seed."""
+
+    def __init__(self) -> None:
+        self.tables = (read_operations(), read_combined())
+        self.stories = read_stories()
+        self.by_kind: dict[tuple[int, str], list[Operation]] = {}
+
+    def draw(self, r: Random, kind: str | None = None) -> Operation | None:
+        """Draw an operation, evenly within the tables (7 in 10) or the combined ones; of a type, where one is given."""
+        which = int(r.random() > 0.7)
+        found = self.by_kind.get((which, kind or ""))
+        if found is None:
+            table = self.tables[which]
+            found = usable(table, kind) if kind else [operation for operation in table if operation.given]
+            self.by_kind[which, kind or ""] = found
+        return r.choice(found) if found else None
+
+    def session(self, seed: int) -> list[Step]:
+        """Make one conversation of 1 to 9 turns."""
+        r = Random(seed)
+        state = State(r, style=r.random())
+        turns = r.choice((2, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8))
+        if r.random() < 0.42 and self.stories:
+            if r.random() < 0.3:
+                self.opening(state)
+            self.story(state, r.choice(self.stories))
+            turns = min(turns, len(state.steps) + r.choice((0, 0, 0, 1, 2)))
+        else:
+            self.opening(state)
+        for _ in range(3 * turns):
+            if len(state.steps) >= turns:
+                break
+            self.extend(state)
+        return state.steps
+
+    def sessions(self, seed: int) -> Iterator[list[Step]]:
+        """Make conversations without end; of one seed always the same."""
+        r = Random(seed)
+        while True:
+            with warnings.catch_warnings(action="ignore"):
+                steps = self.session(r.getrandbits(62))
+            if steps:
+                yield steps
+
+    # Turns ----------------------------------------------------------------------------------------------------------
+
+    def opening(self, state: State) -> None:
+        """Begin with a literal that some operation, drawn evenly, can take."""
+        for _ in range(5):
+            operation = self.draw(state.r)
+            if operation is None or not assign(state, literal_kind(state.r, operation.given or "str")):
+                continue
+            if state.r.random() < 0.25:
+                assign(
+                    state,
+                    literal_kind(state.r, state.r.choice(("str", "int", "ints", "strs", "small", operation.given or "str"))),
+                )
+            if state.r.random() < 0.85:
+                operate(state, operation, state.variables[0])
+            return
+
+    def extend(self, state: State) -> None:
+        """Add one turn: mostly an operation on what is alive."""
+        r, draw = state.r, state.r.random()
+        if not state.variables or draw < 0.07:
+            assign(state, literal_kind(r, r.choice(("str", "int", "ints", "strs", "float", "dict", "list", "num"))))
+        elif draw < 0.12:
+            show(state)
+        elif draw < 0.17:
+            if operation := self.draw(r):
+                define(state, operation)
+        elif draw < 0.25 and state.functions:
+            call(state)
+        else:
+            variable = state.variables[-1] if r.random() < 0.6 else r.choice(state.variables)
+            if operation := self.draw(r, variable.kind):
+                operate(state, operation, variable)
+
+    def story(self, state: State, story: tuple[StoryTurn, ...]) -> None:
+        """Play a fixed sequence, its choices drawn once."""
+        chosen: dict[str, Any] = {}
+        for turn in story:
+            for text in (*turn.words, turn.code):
+                fill_story(text, chosen, state.r, spoken=True)
+        for turn in story:
+            if turn.optional and state.r.random() < 0.4:
+                continue
+            words = fill_story(expand(state.r.choice(turn.words), state.r), chosen, state.r, spoken=True)
+            code = fill_story(turn.code, chosen, state.r, spoken=False)
+            if not commit(state, words, code, turn.imports):
+                return
+        for name, value in chosen.items():
+            if isinstance(value, str) and value in state.space and not callable(state.space[value]) and name != "f":
+                kind = kind_of(state.space[value])
+                if kind:
+                    state.bind(value, kind)
+
+
+CHOICE = re.compile(r"\{(\w+)(?::(@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
+"""`{v}`, `{v:one two}` or `{v:@source}`; a format spec such as `{v:.2f}` is none of them."""
+
+
+def fill_story(text: str, chosen: dict[str, Any], r: Random, *, spoken: bool) -> str:
+    """Replace choices; what is drawn first stays. A literal is spoken as a person writes it, else written as Python."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, options = match[1], match[2]
+        if name not in chosen and not options:
+            return match[0]
+        if name not in chosen:
+            chosen[name] = (SOURCES[options[1:]](r),) if options.startswith("@") else r.choice(options.split())
+        value = chosen[name]
+        if isinstance(value, tuple):
+            return spoken_literal(value[0], r) if spoken else source(value[0])
+        return str(value)
+
+    return CHOICE.sub(replace, text)
+
+
+def literal_kind(r: Random, kind: str) -> str:
+    """Choose a type that a literal can be written of, at or below `kind`."""
+    if kind in SOURCES and kind not in CHILDREN:
+        return kind
+    children = [child for child in CHILDREN.get(kind, ()) if child in SOURCES]
+    if not children:
+        return {"df": "records", "series": "floats", "datetime": "datestr", "timedelta": "datestr"}.get(kind, "str")
+    return kind if kind in SOURCES and r.random() < 0.6 else r.choice(children)
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+QUESTIONS = ("what", "how", "is ", "which", "does")
+
+
+def surface(words: str, state: State) -> str:
+    """Give a turn the look of a person's typing: leads, case, full stop, small typos."""
+    r = state.r
+    if (
+        r.random() < 0.16
+        and not words.lower().startswith((*QUESTIONS, "let ", "here", "i ", "there", "my ", "the ", "given", "if "))
+        and " = " not in words[:20]
+    ):
+        words = f"{r.choice(FORMS['lead'])} {words[0].lower()}{words[1:]}"
+    if r.random() < 0.04:
+        words = typo(words, r)
+    if state.style < 0.55:
+        words = words[:1].upper() + words[1:]
+    question = words.lower().startswith(QUESTIONS) or words.lower().startswith(("can you", "could you"))
+    if question and r.random() < 0.8:
+        return words.rstrip(".") + "?"
+    if not question and state.style < 0.6 and r.random() < 0.75 and words[-1:] not in ".?!:":
+        return words + "."
+    return words
+
+
+def typo(words: str, r: Random) -> str:
+    """Swap or drop a letter in one plain word."""
+    spots = list(re.finditer(r"(?<![\w\"'`])[a-z]{4,}(?![\w\"'`(])", words))
+    if not spots:
+        return words
+    spot = r.choice(spots)
+    word, i = spot[0], r.randrange(1, len(spot[0]) - 1)
+    wrong = word[:i] + word[i + 1] + word[i] + word[i + 2 :] if r.random() < 0.5 else word[:i] + word[i + 1 :]
+    return words[: spot.start()] + wrong + words[spot.end() :]
+
+
+def quoted(name: str, state: State) -> str:
+    """Write a variable's name as this person does: bare, in quotes or in backticks."""
+    draw = state.r.random() * 0.5 + (0.5 if 0.3 < state.style < 0.6 else 0)
+    return name if draw < 0.55 else f'"{name}"' if draw < 0.75 else f"`{name}`" if draw < 0.88 else f"'{name}'"
+
+
+def refer(variable: Variable, state: State) -> str:
+    """Refer to a live variable: by name, by its kind and name, by description, by pronoun."""
+    r, latest = state.r, state.variables[-1].name == variable.name
+    kinds = type_words(variable.kind)
+    draw = r.random()
+    if latest and draw < 0.22:
+        return r.choice(("it", "it", "it", "that", "this", "the result"))
+    if variable.described and draw < 0.36:
+        return r.choice(variable.described)
+    rivals = [other for other in state.variables if set(type_words(other.kind)) & set(kinds)]
+    if draw < 0.55 and (len(rivals) == 1 or (latest and draw < 0.4)):
+        return f"{r.choice(('the', 'the', 'the', 'this', 'my'))} {r.choice(kinds)}"
+    if draw < 0.68:
+        return f"the {r.choice(kinds)} {quoted(variable.name, state)}"
+    return quoted(variable.name, state)
+
+
+def spoken_literal(value: object, r: Random) -> str:
+    """Write a literal in words as a person would."""
+    if isinstance(value, Code):
+        return re.sub(r"^np\.array\((.*)\)$", r"\1", value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, str):
+        if "\n" in value:
+            return source(value)
+        plain = re.fullmatch(r"\w+", value) is not None
+        draw = r.random()
+        return value if plain and draw < 0.2 else f"'{value}'" if draw < 0.4 and "'" not in value else f'"{value}"'
+    if isinstance(value, bool):
+        return r.choice((str(value), str(value).lower()))
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, (int, float, str)) and not isinstance(item, bool) for item in value)
+    ):
+        draw = r.random()
+        items = [source(item) for item in value]
+        bare = [str(item) for item in value]
+        if draw < 0.55 or any(not re.fullmatch(r"[\w.@-]+", item) for item in bare):
+            return source(value)
+        if draw < 0.7:
+            return ", ".join(bare)
+        if draw < 0.85:
+            return f"{', '.join(bare[:-1])} and {bare[-1]}" if len(bare) > 1 else bare[0]
+        return " ".join(bare) if draw < 0.9 else ", ".join(items)
+    if isinstance(value, int) and 0 <= value <= 6 and r.random() < 0.15:
+        return ("zero", "one", "two", "three", "four", "five", "six")[value]
+    return source(value) if r.random() < 0.85 else source(value).replace('"', "'")
+
+
+def fresh_name(state: State, natural: tuple[str, ...], chance: float = 0.45) -> str:
+    """Choose a name that a person would give: natural for the value, or any."""
+    r = state.r
+    draw = r.random()
+    name = (
+        r.choice(natural)
+        if natural and draw < chance
+        else r.choice(WORDS["variables"])
+        if draw < 0.85
+        else r.choice(WORDS["words"])
+    )
+    if draw > 0.96:
+        name = f"{name}_{r.choice(WORDS['words'])}"
+    taken = (
+        keyword.iskeyword(name)
+        or name in dir(builtins)
+        or name == "np"
+        or any(function.name == name for function in state.functions)
+    )
+    return "result" if taken or not name.isidentifier() else name
+
+
+# Turns of each form -----------------------------------------------------------------------------------------------------
+
+
+def assign(state: State, kind: str) -> bool:
+    """Bind a literal to a name, the person's or a natural one."""
+    r = state.r
+    value = SOURCES[kind](r)
+    natural = natural_name(kind)
+    thing = r.choice(type_words(kind))
+    if isinstance(value, Code):
+        thing = r.choice((f"numpy {thing}", "numpy array", f"np {thing}"))
+    elif r.random() < 0.15:
+        thing = natural.replace("_", " ")
+    if r.random() < 0.17:
+        name = natural if thing in type_words(kind) or not thing.isidentifier() else thing
+        words = expand(r.choice(FORMS["assign_unnamed"]), r)
+    else:
+        name = fresh_name(state, (natural, natural, thing.replace(" ", "_")), 0.4)
+        words = expand(r.choice(FORMS["assign"]), r)
+    words = words.replace("{t}", thing).replace("{v}", spoken_literal(value, r)).replace("{k}", quoted(name, state))
+    imports = ("import datetime",) if isinstance(value, dt.date) else ()
+    if state.named(name) or not commit(state, words, f"{name} = {source(value)}", imports):
+        return False
+    state.bind(name, kind)
+    return True
+
+
+def operate(state: State, operation: Operation, variable: Variable) -> bool:
+    """Apply an operation to a live variable, in one of the forms that a person may ask in."""
+    r = state.r
+    code = operation.codes[0] if len(operation.codes) == 1 or r.random() < 0.85 else r.choice(operation.codes[1:])
+    spoken: dict[str, str] = {"{x}": refer(variable, state)}
+    written: dict[str, str] = {"{x}": variable.name}
+    for kind, letter in operation.others:
+        spoken[f"{{{letter}}}"], written[f"{{{letter}}}"] = argument(state, kind, variable)
+    if len(set(written.values())) < len(written):
+        return False
+    if explodes(code, [state.space.get(name) for name in written.values()]):
+        return False
+    block = "{out}" in code
+    verbs, nouns = operation.verbs, operation.nouns
+    if operation.result is None:
+        return bool(verbs) and commit(
+            state, fill(expand(r.choice(verbs), r), spoken), substitute(code, written), operation.imports
+        )
+    by_verb = bool(verbs) and (not nouns or r.random() < 0.5)
+    phrase = fill(expand(r.choice(verbs if by_verb else nouns), r), spoken) if verbs or nouns else ""
+    if not phrase:
+        return False
+    draw = r.random()
+    if draw < 0.4:
+        name = fresh_name(state, operation.names)
+        if r.random() < 0.06 and operation.result == variable.kind:
+            name = variable.name
+        words = (
+            expand(r.choice(FORMS["store_verb"] if by_verb else FORMS["store"]), r)
+            .replace("{k}", quoted(name, state))
+            .replace("{a}" if by_verb else "{n}", phrase)
+        )
+        tail = and_print(r) if r.random() < 0.15 else ""
+    elif draw < 0.72 and not block:
+        if by_verb:
+            words = phrase + and_print(r) if not phrase.startswith(QUESTIONS) else phrase
+        else:
+            forms = FORMS["print"] if not phrase.startswith("whether") else FORMS["print"][:2]
+            words = phrase if phrase.startswith(QUESTIONS) else expand(r.choice(forms), r).replace("{n}", phrase)
+        return commit(state, words, f"print({substitute(code, written)})", operation.imports)
+    else:
+        name = operation.names[0] if r.random() < 0.85 else r.choice(operation.names)
+        if name == variable.name or (state.named(name) and r.random() < 0.7):
+            name = next((other for other in operation.names if other != variable.name and not state.named(other)), f"new_{name}")
+        words = phrase if by_verb or phrase.startswith(QUESTIONS) else expand(r.choice(FORMS["just"]), r).replace("{n}", phrase)
+        tail = and_print(r) if r.random() < (0.6 if block else 0.25) or words.startswith(QUESTIONS) else ""
+        if words.startswith(QUESTIONS):
+            tail = " "
+    body = substitute(code, {**written, "{out}": name}) if block else f"{name} = {substitute(code, written)}"
+    if not commit(state, (words + tail).strip(), body + (f"\nprint({name})" if tail else ""), operation.imports):
+        return False
+    if not fits(operation.result, state.space.get(name)):
+        state.steps.pop()
+        state.variables = [live for live in state.variables if live.name != name]
+        return False
+    state.bind(name, operation.result, tuple(expand(d, r) for d in operation.described))
+    return True
+
+
+def explodes(code: str, values: list[object]) -> bool:
+    """Say whether large numbers would make this code run long or fill the memory."""
+    large = any(isinstance(value, int) and abs(value) > LARGEST_COUNT for value in values)
+    return large and re.search(r"range|factorial|\*\*|np\.|while|\* \{x\}|prod|comb|timedelta", code) is not None
+
+
+def and_print(r: Random) -> str:
+    """Return the end of a turn that asks to see the result."""
+    ending = r.choice(FORMS["and_print"])
+    return ending if ending.startswith(",") else f" {ending}"
+
+
+def argument(state: State, kind: str, variable: Variable) -> tuple[str, str]:
+    """Draw a further argument: a live variable now and then, else a literal that suits the value at hand."""
+    r = state.r
+    live = [other for other in state.variables if other.name != variable.name and accepts(kind, other.kind)]
+    if live and r.random() < (0.5 if kind not in {"char", "sep", "word", "small", "int", "pos", "num"} else 0.25):
+        other = r.choice(live)
+        return quoted(other.name, state), other.name
+    if kind not in SOURCES:
+        kind = literal_kind(r, kind)
+    held = state.space.get(variable.name)
+    value = SOURCES[kind](r)
+    draw = r.random()
+    if kind == "char" and isinstance(held, str) and draw < 0.7:
+        value = r.choice([char for char in held.lower() if char.isalpha()] or ["a"])
+    elif kind in {"word", "str", "name"} and isinstance(held, str) and draw < 0.5:
+        value = r.choice(held.split() or ["word"])
+    elif kind in {"word", "str", "name"} and isinstance(held, (list, dict)) and draw < 0.75:
+        value = r.choice([item for item in held if isinstance(item, str)] or [value])
+    elif kind in {"int", "num", "pos"} and isinstance(held, list) and draw < 0.4:
+        value = r.choice([item for item in held if isinstance(item, int)] or [value])
+    return spoken_literal(value, r), source(value)
+
+
+def fill(phrase: str, spoken: dict[str, str]) -> str:
+    """Put references and literals into a phrase."""
+    for key, value in spoken.items():
+        phrase = phrase.replace(key, value)
+    return phrase
+
+
+def substitute(code: str, written: dict[str, str]) -> str:
+    """Put names and literals into code; a compound literal that a method is called on keeps its brackets."""
+    for key, value in written.items():
+        code = code.replace(key, value)
+    return code
+
+
+def show(state: State) -> bool:
+    """Print a live variable."""
+    variable = state.variables[-1] if state.r.random() < 0.6 else state.r.choice(state.variables)
+    return commit(
+        state,
+        expand(state.r.choice(FORMS["show"]), state.r).replace("{x}", refer(variable, state)),
+        f"print({variable.name})",
+        (),
+    )
+
+
+PARAMETERS = {
+    "str": ("s", "text", "word"),
+    "list": ("items", "lst", "values", "numbers"),
+    "dict": ("d", "data"),
+    "int": ("n", "x", "number"),
+    "num": ("x", "n", "value"),
+}
+
+
+def define(state: State, operation: Operation) -> bool:
+    """Define a function of one argument from an operation."""
+    r = state.r
+    if (
+        operation.others
+        or operation.result is None
+        or not operation.nouns
+        or "{out}" in operation.codes[0]
+        or not operation.names
+    ):
+        return False
+    family = next((name for name in roots(operation.given or "") if name in PARAMETERS), None)
+    if not family:
+        return False
+    parameter, name = (
+        r.choice(PARAMETERS[family]),
+        r.choice(
+            (
+                f"get_{operation.names[0]}",
+                operation.names[0],
+                f"find_{operation.names[0]}",
+                f"my_{operation.names[0]}",
+                r.choice(WORDS["variables"]) + "_func",
+                "f",
+            )
+        ),
+    )
+    if state.named(name) or name in state.space:
+        return False
+    noun = expand(r.choice(operation.nouns), r)
+    if noun.startswith("how "):
+        return False
+    words = (
+        expand(r.choice(FORMS["define"]), r)
+        .replace("{f}", quoted(name, state) if r.random() < 0.5 else name)
+        .replace("{p}", parameter)
+        .replace("{t}", r.choice(type_words(operation.given or "")))
+    )
+    words = words.replace("{n}", noun.replace("{x}", r.choice((parameter, "it", f"the {type_words(operation.given or '')[0]}"))))
+    body = operation.codes[0].replace("{x}", parameter)
+    if not commit(state, words, f"def {name}({parameter}):\n    return {body}", operation.imports):
+        return False
+    state.functions.append(Function(name, operation.given or "", operation.result))
+    if r.random() < 0.85:
+        call(state)
+    return True
+
+
+def call(state: State) -> bool:
+    """Call the latest function with a live value or a literal."""
+    r, function = state.r, state.functions[-1]
+    live = [variable for variable in state.variables if accepts(function.given, variable.kind)]
+    if live and r.random() < 0.6:
+        variable = r.choice(live)
+        spoken, written = quoted(variable.name, state) if r.random() < 0.7 else refer(variable, state), variable.name
+    else:
+        kind = literal_kind(r, function.given)
+        if function.given in {"df", "series", "datetime", "timedelta", "date", "grid", "array"}:
+            return False
+        value = SOURCES[kind](r)
+        spoken = written = source(value)
+    label = r.choice((function.name, function.name, "it", "the function", f"{function.name}()"))
+    if r.random() < 0.7:
+        words = (
+            expand(r.choice(FORMS["call_print"]), r)
+            .replace("{f}({a})", f"{function.name}({written})")
+            .replace("{f}", label)
+            .replace("{a}", spoken)
+        )
+        return commit(state, words, f"print({function.name}({written}))", ())
+    name = fresh_name(state, ("result",))
+    words = (
+        expand(r.choice(FORMS["call_store"]), r)
+        .replace("{f}({a})", f"{function.name}({written})")
+        .replace("{f}", label)
+        .replace("{a}", spoken)
+        .replace("{k}", quoted(name, state))
+    )
+    if not commit(state, words, f"{name} = {function.name}({written})", ()):
+        return False
+    state.bind(name, function.result)
+    return True
+
+
+# Running ----------------------------------------------------------------------------------------------------------------
+
+
+def commit(state: State, words: str, code: str, imports: tuple[str, ...]) -> bool:
+    """Run a turn's code in the live namespace; keep the turn when it runs and stays small."""
+    needed = [line for line in imports if line not in state.imports]
+    whole = "\n".join([*needed, code])
+    loops = set(re.findall(r"\bfor (\w+)", whole))
+    if "{x}" in words or "{y}" in words or "\n\n" in whole or not words or any(state.named(name) for name in loops):
+        return False
+    space = dict(state.space)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(whole, "<curriculum>", "exec"), space)  # noqa: S102 - the grammar's own code
+    except Exception:  # noqa: BLE001 - whatever fails is not kept
+        return False
+    changed = [value for name, value in space.items() if name != "__builtins__" and state.space.get(name) is not value]
+    try:
+        if len(output.getvalue()) > 2 * LONGEST_VALUE or any(
+            len(repr(value)) > LONGEST_VALUE for value in changed if not callable(value)
+        ):
+            return False
+    except Exception:  # noqa: BLE001 - a repr that fails
+        return False
+    state.space = space
+    state.imports.update(needed)
+    state.steps.append(Step(surface(words, state), whole))
+    return True
+
+
+def kind_of(value: object) -> str | None:
+    """Name the type of a live value that a story left behind."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, list) and value:
+        if all(type(item) is int for item in value):
+            return "ints"
+        if all(isinstance(item, str) for item in value):
+            return "strs"
+    return {"int": "int", "float": "float", "str": "str"}.get(type(value).__name__)
