@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 import tomllib
 from dataclasses import dataclass, fields, replace
@@ -222,8 +223,8 @@ class Run:
 
 def work(rank: int, recipe: Recipe, folder: Path, minutes: float, events: Any) -> None:
     """Train in one worker process until the tokens or the minutes are used up. Rank 0 reports and saves."""
-    os.nice(0)
     torch.set_num_threads(1)
+    os.chdir(tempfile.mkdtemp(prefix="curriculum-"))  # some of the curriculum's programs write pictures
     dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=recipe.workers)
     run = Run(recipe, folder, rank)
     began = saved = time.monotonic()
@@ -283,7 +284,7 @@ def train(path: Path, folder: Path, *, minutes: float = float("inf")) -> Iterato
     The state (`state.pt`) is saved every three minutes and at the end. A line of each event goes to `curve.jsonl`, the model
     to the subfolder `model` at the end.
     """
-    recipe = Recipe.read(path)
+    recipe, folder = Recipe.read(path), folder.absolute()
     prepare(recipe, folder)
     context = torch.multiprocessing.get_context("spawn")
     events = context.SimpleQueue()

@@ -38,6 +38,10 @@ LARGEST_COUNT = 1000
 """The largest number that may be counted to, or be an exponent."""
 
 
+TOGETHER = 0.12
+"""How often two turns are asked for in one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One turn as the model will see it."""
@@ -119,7 +123,10 @@ class Curriculum:
         for _ in range(3 * turns):
             if len(state.steps) >= turns:
                 break
+            before = len(state.steps)
             self.extend(state)
+            if 0 < before < len(state.steps) and r.random() < TOGETHER:
+                state.steps[-2:] = [together(*state.steps[-2:], r)]
         return state.steps
 
     def sessions(self, seed: int) -> Iterator[list[Step]]:
@@ -183,6 +190,13 @@ class Curriculum:
                 kind = kind_of(state.space[value])
                 if kind:
                     state.bind(value, kind)
+
+
+def together(one: Step, two: Step, r: Random) -> Step:
+    """Ask for two turns in one."""
+    joint = r.choice((", then ", " and ", " and then ", ". ", ", and ", "; "))
+    rest = two.words if joint == ". " or re.match(r"[A-Z](?![a-z])", two.words) else two.words[:1].lower() + two.words[1:]
+    return Step(f"{one.words.rstrip('.?')}{joint}{rest}", f"{one.code}\n{two.code}")
 
 
 CHOICE = re.compile(r"\{(\w+)(?::(@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
@@ -369,7 +383,7 @@ def operate(state: State, operation: Operation, variable: Variable) -> bool:
         spoken[f"{{{letter}}}"], written[f"{{{letter}}}"] = argument(state, kind, variable)
     if len(set(written.values())) < len(written):
         return False
-    if explodes(code, [state.space.get(name) for name in written.values()]):
+    if explodes(code, {key: state.space.get(name) for key, name in written.items()}):
         return False
     block = "{out}" in code
     verbs, nouns = operation.verbs, operation.nouns
@@ -418,10 +432,11 @@ def operate(state: State, operation: Operation, variable: Variable) -> bool:
     return True
 
 
-def explodes(code: str, values: list[object]) -> bool:
-    """Say whether large numbers would make this code run long or fill the memory."""
-    large = any(isinstance(value, int) and abs(value) > LARGEST_COUNT for value in values)
-    return large and re.search(r"range|factorial|\*\*|np\.|while|\* \{x\}|prod|comb|timedelta", code) is not None
+def explodes(code: str, values: dict[str, object]) -> bool:
+    """Say whether a large number would make this code run long or fill the memory: counted to, or an exponent, or a size."""
+    large = [key for key, value in values.items() if isinstance(value, int) and abs(value) > LARGEST_COUNT]
+    exponents = any(f"** {key}" in code or f"* {key}" in code for key in large)
+    return bool(large) and (exponents or re.search(r"\brange\(|factorial|np\.|while|comb\(|timedelta", code) is not None)
 
 
 def and_print(r: Random) -> str:

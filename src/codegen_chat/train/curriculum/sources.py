@@ -20,7 +20,7 @@ CHILDREN: dict[str, tuple[str, ...]] = {
         "csvtext", "html", "logline", "binary", "char", "sep", "brackets", "kvtext", "phone", "camel", "snake",
         "hexstr",
     ),
-    "int": ("small", "pos", "big", "year"),
+    "int": ("index", "small", "pos", "big", "year"),
     "num": ("int", "float", "price", "percent"),
     "nums": ("ints", "floats"),
     "strs": ("names", "emails"),
@@ -191,6 +191,18 @@ def _ints(r: Random) -> list[int]:
     return [r.randint(0, r.choice((10, 10, 50, 100))) for _ in range(size)]
 
 
+def _strs(r: Random) -> list[str]:
+    words = r.sample(THINGS, r.randint(3, 6))
+    shape = r.random()
+    if shape < 0.3:
+        return [r.choice(words) for _ in words]
+    if shape < 0.45:
+        word = r.choice(words)
+        odd = (word.upper(), word.capitalize(), f"{word}{r.randint(1, 9)}", str(r.randint(1, 99)), f"{word} {words[0]}", "")
+        return [r.choice((other, r.choice(odd))) for other in words]
+    return words
+
+
 def _rows(r: Random) -> list[list[int]]:
     width = r.randint(2, 3)
     height = width if r.random() < 0.5 else r.randint(2, 3)
@@ -243,6 +255,7 @@ SOURCES: dict[str, Callable[[Random], Any]] = {
     "camel": lambda r: r.choice(THINGS) + "".join(word.capitalize() for word in r.sample(THINGS, r.randint(1, 2))),
     "snake": lambda r: "_".join(r.sample(THINGS, r.randint(2, 3))),
     "hexstr": lambda r: f"{r.randint(16, 65535):x}",
+    "index": lambda r: r.randint(0, 2),
     "small": lambda r: r.randint(1, 6),
     "pos": lambda r: r.choice((r.randint(1, 20), r.randint(1, 100))),
     "int": _int,
@@ -255,9 +268,7 @@ SOURCES: dict[str, Callable[[Random], Any]] = {
     "ints": _ints,
     "floats": lambda r: [_floats(r) for _ in range(r.randint(3, 6))],
     "nums": lambda r: SOURCES[r.choice(("ints", "ints", "floats"))](r),
-    "strs": lambda r: (
-        [r.choice(THINGS) for _ in range(r.randint(3, 6))] if r.random() < 0.5 else r.sample(THINGS, r.randint(2, 6))
-    ),
+    "strs": _strs,
     "names": lambda r: r.sample(NAMES, r.randint(2, 6)),
     "emails": lambda r: [_email(r) for _ in range(r.randint(2, 4))],
     "bools": lambda r: [r.random() < 0.5 for _ in range(r.randint(3, 6))],
