@@ -1,0 +1,51 @@
+# The two commands of README are `make demo` and `make test`. `make check` is everything that must hold before a commit.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check lint format docs bubblewrap clean
+
+demo: .venv/demo bubblewrap
+	$(BIN)/codegen-chat run sessions/first.txt
+	@echo
+	@echo "Next: $(BIN)/codegen-chat"
+
+test: .venv/dev bubblewrap
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: .venv/dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+format: .venv/dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: .venv/dev
+	$(BIN)/python docs/generate.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ .venv/demo
+
+# The sandbox's outer wall. Without it the inner wall alone holds, or, where that cannot hold, nothing is executed: `codegen-chat doctor` says which.
+bubblewrap:
+	@if command -v bwrap >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing bubblewrap (apt-get): the outer wall of the sandbox."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
+	else echo "bubblewrap is not installed; 'apt install bubblewrap' makes the sandbox's outer wall."; fi
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/codegen_chat.egg-info
