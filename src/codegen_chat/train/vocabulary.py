@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 
+SPACED = "|".join(sorted(set(WORDS["common"]), key=lambda word: (-len(word), word)))
+"""The commonest words, which keep the space before them; the longest first."""
+
 PATTERN = (
     r"\n"
-    rf"| (?:{'|'.join(sorted(set(WORDS['common']), key=lambda word: (-len(word), word)))})(?!\w)"
+    rf"| (?:{SPACED})(?!\w)"
     r"|    "
     r"|\d"
     r"|[A-Za-z]+"

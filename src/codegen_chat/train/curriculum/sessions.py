@@ -29,7 +29,18 @@ from codegen_chat.train.curriculum.grammar import (
     read_stories,
     usable,
 )
-from codegen_chat.train.curriculum.sources import CHILDREN, SOURCES, Code, accepts, fits, natural_name, roots, source, type_words
+from codegen_chat.train.curriculum.sources import (
+    CHILDREN,
+    SOURCES,
+    Code,
+    accepts,
+    fits,
+    natural_name,
+    roots,
+    source,
+    thing,
+    type_words,
+)
 from codegen_chat.train.curriculum.words import FORMS, WORDS
 
 LONGEST_VALUE = 400
@@ -126,7 +137,7 @@ class Curriculum:
             before = len(state.steps)
             self.extend(state)
             if 0 < before < len(state.steps) and r.random() < TOGETHER:
-                state.steps[-2:] = [together(*state.steps[-2:], r)]
+                state.steps[-2:] = [together(state.steps[-2], state.steps[-1], r)]
         return state.steps
 
     def sessions(self, seed: int) -> Iterator[list[Step]]:
@@ -141,7 +152,19 @@ class Curriculum:
     # Turns ----------------------------------------------------------------------------------------------------------
 
     def opening(self, state: State) -> None:
-        """Begin with a literal that some operation, drawn evenly, can take."""
+        """Begin with a literal that some operation, drawn evenly, can take; or with several, an import, a range, nothing."""
+        draw = state.r.random()
+        if draw < 0.06:
+            bring(state)
+        elif draw < 0.2:
+            several(state)
+            return
+        elif draw < 0.26:
+            span(state)
+            return
+        elif draw < 0.3:
+            empty(state)
+            return
         for _ in range(5):
             operation = self.draw(state.r)
             if operation is None or not assign(state, literal_kind(state.r, operation.given or "str")):
@@ -158,14 +181,20 @@ class Curriculum:
     def extend(self, state: State) -> None:
         """Add one turn: mostly an operation on what is alive."""
         r, draw = state.r, state.r.random()
-        if not state.variables or draw < 0.07:
+        if draw < 0.015:
+            bring(state)
+        elif draw < 0.035:
+            several(state)
+        elif draw < 0.05:
+            span(state)
+        elif not state.variables or draw < 0.08:
             assign(state, literal_kind(r, r.choice(("str", "int", "ints", "strs", "float", "dict", "list", "num"))))
         elif draw < 0.12:
             show(state)
-        elif draw < 0.17:
+        elif draw < 0.18:
             if operation := self.draw(r):
                 define(state, operation)
-        elif draw < 0.25 and state.functions:
+        elif draw < 0.32 and state.functions:
             call(state)
         else:
             variable = state.variables[-1] if r.random() < 0.6 else r.choice(state.variables)
@@ -235,7 +264,7 @@ def literal_kind(r: Random, kind: str) -> str:
 QUESTIONS = ("what", "how", "is ", "which", "does")
 
 
-def surface(words: str, state: State) -> str:
+def surface(words: str, code: str, state: State) -> str:
     """Give a turn the look of a person's typing: leads, case, full stop, small typos."""
     r = state.r
     if (
@@ -246,9 +275,11 @@ def surface(words: str, state: State) -> str:
         words = f"{r.choice(FORMS['lead'])} {words[0].lower()}{words[1:]}"
     if r.random() < 0.04:
         words = typo(words, r)
-    if state.style < 0.55:
+    if state.style < 0.55 and words.split(" ")[0].strip("\"'`.,:?") not in code:
         words = words[:1].upper() + words[1:]
     question = words.lower().startswith(QUESTIONS) or words.lower().startswith(("can you", "could you"))
+    if "?" in words:
+        return words
     if question and r.random() < 0.8:
         return words.rstrip(".") + "?"
     if not question and state.style < 0.6 and r.random() < 0.75 and words[-1:] not in ".?!:":
@@ -309,32 +340,45 @@ def spoken_literal(value: object, r: Random) -> str:
         and value
         and all(isinstance(item, (int, float, str)) and not isinstance(item, bool) for item in value)
     ):
-        draw = r.random()
-        items = [source(item) for item in value]
-        bare = [str(item) for item in value]
-        if draw < 0.55 or any(not re.fullmatch(r"[\w.@-]+", item) for item in bare):
-            return source(value)
-        if draw < 0.7:
-            return ", ".join(bare)
-        if draw < 0.85:
-            return f"{', '.join(bare[:-1])} and {bare[-1]}" if len(bare) > 1 else bare[0]
-        return " ".join(bare) if draw < 0.9 else ", ".join(items)
+        return spoken_list(value, r)
+    if isinstance(value, dict) and r.random() < 0.5:
+        return spoken_dict(value, r)
     if isinstance(value, int) and 0 <= value <= 6 and r.random() < 0.15:
         return ("zero", "one", "two", "three", "four", "five", "six")[value]
     return source(value) if r.random() < 0.85 else source(value).replace('"', "'")
+
+
+def spoken_list(value: list[Any], r: Random) -> str:
+    """Write a list as Python, or as a person enumerates: bare or in quotes, with an "and" or without."""
+    if r.random() < 0.4:
+        return source(value)
+    bare = [str(item) for item in value]
+    if r.random() < 0.5 or any(not re.fullmatch(r"[\w.@-]+", item) for item in bare):
+        bare = [source(item) for item in value]
+    draw = r.random()
+    if len(bare) > 1 and draw < 0.6:
+        return f"{', '.join(bare[:-1])}{r.choice((' and ', ' and ', ', and '))}{bare[-1]}"
+    return " ".join(bare) if draw < 0.65 else ", ".join(bare)
+
+
+def spoken_dict(value: dict[str, Any], r: Random) -> str:
+    """Write a dict as a person tells its entries."""
+    link = r.choice((": ", ": ", " to ", " = ", " -> ", " is ", " costs ", " has "))
+    entries = [f"{source(key)}{link}{source(item)}" for key, item in value.items()]
+    lead = {" to ": "mapping ", " costs ": "where ", " is ": "where ", " has ": "where "}.get(link, "")
+    return f"{lead}{', '.join(entries[:-1])} and {entries[-1]}" if len(entries) > 1 else lead + entries[0]
 
 
 def fresh_name(state: State, natural: tuple[str, ...], chance: float = 0.45) -> str:
     """Choose a name that a person would give: natural for the value, or any."""
     r = state.r
     draw = r.random()
-    name = (
-        r.choice(natural)
-        if natural and draw < chance
-        else r.choice(WORDS["variables"])
-        if draw < 0.85
-        else r.choice(WORDS["words"])
-    )
+    if natural and draw < chance:
+        name = r.choice(natural)
+    elif draw < 0.75:
+        name = r.choice(WORDS["variables"])
+    else:
+        name = thing(r) + r.choice(("", "", "s", "_list", "_name", "_count"))
     if draw > 0.96:
         name = f"{name}_{r.choice(WORDS['words'])}"
     taken = (
@@ -437,6 +481,75 @@ def explodes(code: str, values: dict[str, object]) -> bool:
     large = [key for key, value in values.items() if isinstance(value, int) and abs(value) > LARGEST_COUNT]
     exponents = any(f"** {key}" in code or f"* {key}" in code for key in large)
     return bool(large) and (exponents or re.search(r"\brange\(|factorial|np\.|while|comb\(|timedelta", code) is not None)
+
+
+def several(state: State) -> bool:
+    """Bind two or three simple literals in one turn."""
+    r = state.r
+    kinds = [
+        r.choice(("int", "int", "float", "str", "word", "name", "ints", "strs", "price")) for _ in range(r.choice((2, 2, 2, 3)))
+    ]
+    if r.random() < 0.5:
+        kinds = kinds[:1] * len(kinds)
+    names = [fresh_name(state, (natural_name(kind), *WORDS["variables"][:12])) for kind in kinds]
+    if len(set(names)) < len(names) or any(state.named(name) for name in names):
+        return False
+    values = [SOURCES[kind](r) for kind in kinds]
+    form = r.choice(FORMS["several"])
+    spoken = [spoken_literal(value, r) for value in values]
+    heading, each = form.split("|")
+    parts = [each.replace("{v}", v).replace("{k}", quoted(name, state)) for name, v in zip(names, spoken, strict=True)]
+    words = f"{heading}{', '.join(parts[:-1])}{r.choice((' and ', ' and ', ', '))}{parts[-1]}"
+    code = "\n".join(f"{name} = {source(value)}" for name, value in zip(names, values, strict=True))
+    if not commit(state, words, code, ()):
+        return False
+    for name, kind in zip(names, kinds, strict=True):
+        state.bind(name, kind)
+    return True
+
+
+def span(state: State) -> bool:
+    """Bind the whole numbers of a range, as a list."""
+    r = state.r
+    low = r.choice((0, 1, 1, 1, 1, r.randint(-5, 20)))
+    high = low + r.randint(3, 19)
+    name = fresh_name(state, ("numbers", "nums", "values"))
+    words = (
+        expand(r.choice(FORMS["span"]), r).replace("{v}", str(low)).replace("{n}", str(high)).replace("{k}", quoted(name, state))
+    )
+    if state.named(name) or not commit(state, words, f"{name} = list(range({low}, {high + 1}))", ()):
+        return False
+    state.bind(name, "ints")
+    return True
+
+
+def empty(state: State) -> bool:
+    """Bind an empty value."""
+    r = state.r
+    called, code, kind = r.choice([line.split(" | ") for line in FORMS["empty_kinds"]])
+    name = fresh_name(state, (natural_name(kind), "result", "items"))
+    words = expand(r.choice(FORMS["empty"]), r).replace("{t}", called).replace("{k}", quoted(name, state))
+    if state.named(name) or not commit(state, words, f"{name} = {code}", ()):
+        return False
+    state.bind(name, kind)
+    return True
+
+
+def bring(state: State) -> bool:
+    """Import a module, as a turn of its own."""
+    r = state.r
+    line = r.choice(FORMS["imports"])
+    module, _, alias = line.removeprefix("import ").partition(" as ")
+    if line.startswith("from "):
+        _, module, _, called = line.split(" ")
+        words = f"{r.choice(('import', 'import', 'get'))} {called} from [the] {module} [module]"
+        words = r.choice((words, f"from [the] {module} [module] import {called}"))
+    else:
+        words = f"import [the [module|library]] {module}" + (f" as {alias}" if alias else r.choice(("", " [module]")))
+    if line in state.imports or not commit(state, expand(words, r), line, ()):
+        return False
+    state.imports.add(line)
+    return True
 
 
 def and_print(r: Random) -> str:
@@ -612,7 +725,7 @@ def commit(state: State, words: str, code: str, imports: tuple[str, ...]) -> boo
         return False
     state.space = space
     state.imports.update(needed)
-    state.steps.append(Step(surface(words, state), whole))
+    state.steps.append(Step(surface(words, whole, state), whole))
     return True
 
 

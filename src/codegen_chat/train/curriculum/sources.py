@@ -76,27 +76,59 @@ def pick(r: Random, section: str) -> str:
     return r.choice(WORDS[section])
 
 
+def coin(r: Random) -> str:
+    """Make up a word of one to three syllables, so that a model learns to copy words that it has never seen."""
+    onsets, codas = WORDS["onsets"], ["", "", "", *WORDS["codas"]]
+    return "".join(r.choice(onsets) + r.choice("aeiou") + r.choice(codas) for _ in range(r.choice((1, 2, 2, 2, 3))))
+
+
+def thing(r: Random) -> str:
+    """Draw a word, or make one up."""
+    return r.choice(THINGS) if r.random() < 0.6 else coin(r)
+
+
+def things(r: Random, count: int) -> list[str]:
+    """Draw different words."""
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
+        drawn[thing(r)] = None
+    return list(drawn)
+
+
+def person(r: Random) -> str:
+    """Draw a first name, or make one up."""
+    return r.choice(NAMES) if r.random() < 0.75 else coin(r).capitalize()
+
+
+def people(r: Random, count: int) -> list[str]:
+    """Draw different first names."""
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
+        drawn[person(r)] = None
+    return list(drawn)
+
+
 def sentence(r: Random) -> str:
     """Return a short sentence without a full stop, mostly."""
     shape = r.random()
     if shape < 0.4:
-        words = r.sample(THINGS, r.randint(2, 6))
+        words = things(r, r.randint(2, 6))
     elif shape < 0.7:
         words = [
             "the",
             pick(r, "adjectives"),
-            r.choice(THINGS),
+            thing(r),
             pick(r, "verbs"),
             "the",
-            r.choice(THINGS),
+            thing(r),
         ]
     else:
         words = [
-            r.choice(NAMES),
+            person(r),
             pick(r, "verbs"),
             r.choice(("a", "the", "two", "my", "some")),
             pick(r, "adjectives"),
-            r.choice(THINGS),
+            thing(r),
         ]
         words += ["in", r.choice(CITIES)] if r.random() < 0.4 else []
     if r.random() < 0.25:
@@ -113,7 +145,7 @@ def text(r: Random) -> str:
     if shape < 0.6:
         return f"{sentence(r)}, {sentence(r)}{r.choice('!?.')}"
     if shape < 0.8:
-        return f"{r.choice(THINGS)} {r.randint(1, 99)} {r.choice(THINGS)} {r.randint(1, 999)} {r.choice(THINGS)}"
+        return f"{thing(r)} {r.randint(1, 99)} {thing(r)} {r.randint(1, 999)} {thing(r)}"
     if shape < 0.9:
         odd = r.choice(
             (
@@ -121,11 +153,11 @@ def text(r: Random) -> str:
                 _date,
                 lambda r: f"{r.randint(0, 23):02d}:{r.randint(0, 59):02d}",
                 lambda r: f"${_floats(r)}",
-                lambda r: f"#{r.choice(THINGS)}",
+                lambda r: f"#{thing(r)}",
             )
         )
-        return f"{sentence(r)} {odd(r)} {r.choice(THINGS)} {odd(r)}"
-    return r.choice(("  {}  ", "{}!!!", "#{} is nice", "{} {} {}", "{}-{}-{}", "Hello, {}!")).replace("{}", r.choice(THINGS))
+        return f"{sentence(r)} {odd(r)} {thing(r)} {odd(r)}"
+    return r.choice(("  {}  ", "{}!!!", "#{} is nice", "{} {} {}", "{}-{}-{}", "Hello, {}!")).replace("{}", thing(r))
 
 
 def _domain(r: Random) -> str:
@@ -137,21 +169,21 @@ def _date(r: Random) -> str:
 
 
 def _email(r: Random) -> str:
-    return f"{r.choice(NAMES).lower()}{r.choice(('', '.' + r.choice(NAMES).lower(), str(r.randint(1, 99))))}@{_domain(r)}"
+    return f"{person(r).lower()}{r.choice(('', '.' + person(r).lower(), str(r.randint(1, 99))))}@{_domain(r)}"
 
 
 def _html(r: Random) -> str:
     tag = pick(r, "tags")
-    return f"<{tag}>{r.choice(THINGS)} {r.choice(THINGS)}</{tag}>"
+    return f"<{tag}>{thing(r)} {thing(r)}</{tag}>"
 
 
 def _url(r: Random) -> str:
-    query = f"?{r.choice(THINGS)}={r.randint(1, 50)}&{r.choice(THINGS)}={r.choice(THINGS)}" if r.random() < 0.4 else ""
-    return f"{r.choice(('https', 'http'))}://{r.choice(('', 'www.'))}{_domain(r)}/{r.choice(THINGS)}/{r.choice(THINGS)}{query}"
+    query = f"?{thing(r)}={r.randint(1, 50)}&{thing(r)}={thing(r)}" if r.random() < 0.4 else ""
+    return f"{r.choice(('https', 'http'))}://{r.choice(('', 'www.'))}{_domain(r)}/{thing(r)}/{thing(r)}{query}"
 
 
 def _path(r: Random) -> str:
-    return f"{r.choice(('/home', '/var', 'docs', 'src'))}/{r.choice(THINGS)}/{r.choice(THINGS)}.{pick(r, 'extensions')}"
+    return f"{r.choice(('/home', '/var', 'docs', 'src'))}/{thing(r)}/{thing(r)}.{pick(r, 'extensions')}"
 
 
 def _brackets(r: Random) -> str:
@@ -159,7 +191,7 @@ def _brackets(r: Random) -> str:
 
 
 def _csvtext(r: Random) -> str:
-    rows = [f"{r.choice(NAMES)},{r.randint(1, 90)}" for _ in range(r.randint(2, 4))]
+    rows = [f"{person(r)},{r.randint(1, 90)}" for _ in range(r.randint(2, 4))]
     return "\n".join([r.choice(("name,age", "name,score", "item,price")), *rows])
 
 
@@ -192,7 +224,7 @@ def _ints(r: Random) -> list[int]:
 
 
 def _strs(r: Random) -> list[str]:
-    words = r.sample(THINGS, r.randint(3, 6))
+    words = things(r, r.randint(3, 6))
     shape = r.random()
     if shape < 0.3:
         return [r.choice(words) for _ in words]
@@ -210,7 +242,7 @@ def _rows(r: Random) -> list[list[int]]:
 
 
 FIELDS: dict[str, Callable[[Random], Any]] = {
-    "name": lambda r: r.choice(NAMES),
+    "name": person,
     "age": lambda r: r.randint(5, 80),
     "city": lambda r: r.choice(CITIES),
     "price": lambda r: round(r.uniform(1, 60), 2),
@@ -229,8 +261,8 @@ def _keys(r: Random) -> list[str]:
 
 
 SOURCES: dict[str, Callable[[Random], Any]] = {
-    "word": lambda r: r.choice(THINGS),
-    "name": lambda r: r.choice(NAMES),
+    "word": thing,
+    "name": person,
     "sentence": sentence,
     "text": text,
     "str": lambda r: r.choice((sentence, sentence, text, SOURCES["word"], SOURCES["word"], SOURCES["name"]))(r),
@@ -243,17 +275,15 @@ SOURCES: dict[str, Callable[[Random], Any]] = {
     "csvline": lambda r: r.choice((",", ",", ", ", ";")).join(str(r.randint(1, 99)) for _ in range(r.randint(3, 6))),
     "csvtext": _csvtext,
     "html": _html,
-    "logline": lambda r: (
-        f"{_date(r)} {SOURCES['timestr'](r)}:{r.randint(0, 59):02d} {pick(r, 'levels')} {r.choice(THINGS)} {r.choice(THINGS)}"
-    ),
+    "logline": lambda r: f"{_date(r)} {SOURCES['timestr'](r)}:{r.randint(0, 59):02d} {pick(r, 'levels')} {thing(r)} {thing(r)}",
     "binary": lambda r: f"{r.randint(2, 255):b}",
     "char": lambda r: r.choice("aeiourstlnmdcp"),
     "sep": lambda r: r.choice((",", "-", ";", " ", ":", "|", "/", "_", ", ")),
     "brackets": _brackets,
-    "kvtext": lambda r: ";".join(f"{key}={r.randint(1, 50)}" for key in r.sample(THINGS, r.randint(2, 3))),
+    "kvtext": lambda r: ";".join(f"{key}={r.randint(1, 50)}" for key in things(r, r.randint(2, 3))),
     "phone": lambda r: f"{r.randint(200, 999)}-{r.randint(100, 999)}-{r.randint(1000, 9999)}",
-    "camel": lambda r: r.choice(THINGS) + "".join(word.capitalize() for word in r.sample(THINGS, r.randint(1, 2))),
-    "snake": lambda r: "_".join(r.sample(THINGS, r.randint(2, 3))),
+    "camel": lambda r: thing(r) + "".join(word.capitalize() for word in things(r, r.randint(1, 2))),
+    "snake": lambda r: "_".join(things(r, r.randint(2, 3))),
     "hexstr": lambda r: f"{r.randint(16, 65535):x}",
     "index": lambda r: r.randint(0, 2),
     "small": lambda r: r.randint(1, 6),
@@ -269,7 +299,7 @@ SOURCES: dict[str, Callable[[Random], Any]] = {
     "floats": lambda r: [_floats(r) for _ in range(r.randint(3, 6))],
     "nums": lambda r: SOURCES[r.choice(("ints", "ints", "floats"))](r),
     "strs": _strs,
-    "names": lambda r: r.sample(NAMES, r.randint(2, 6)),
+    "names": lambda r: people(r, r.randint(2, 6)),
     "emails": lambda r: [_email(r) for _ in range(r.randint(2, 4))],
     "bools": lambda r: [r.random() < 0.5 for _ in range(r.randint(3, 6))],
     "rows": _rows,
@@ -284,7 +314,7 @@ SOURCES: dict[str, Callable[[Random], Any]] = {
     "groups": lambda r: {key: [r.randint(1, 9) for _ in range(r.randint(1, 4))] for key in _keys(r)},
     "dict": lambda r: SOURCES[r.choice(("counts", "counts", "prices", "strdict"))](r),
     "set": lambda r: set(r.sample(range(1, 30), r.randint(3, 6))),
-    "strset": lambda r: set(r.sample(THINGS, r.randint(2, 5))),
+    "strset": lambda r: set(things(r, r.randint(2, 5))),
     "tuple": lambda r: tuple(r.randint(0, 50) for _ in range(r.randint(2, 5))),
     "bool": lambda r: r.random() < 0.5,
     "date": lambda r: dt.date(r.randint(1990, 2030), r.randint(1, 12), r.randint(1, 28)),

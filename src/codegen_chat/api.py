@@ -1,0 +1,362 @@
+"""The product as a library: a model that completes text, and a session that turns words into Python that ran.
+
+`load` and `Session` put together what the packages below know: engine, sandbox, log, conversation. The command line and the
+terminal use the same two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import TYPE_CHECKING, Self
+
+from codegen_chat import prompt as prompts
+from codegen_chat.conversation import Committed, Conversation, Event, Options
+from codegen_chat.errors import CodegenChatError, SandboxUnavailable, SessionError, UsageError
+from codegen_chat.lm import hub
+from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.session import export
+from codegen_chat.session.history import History
+from codegen_chat.settings import Settings, sessions_folder
+from codegen_chat.turn import Accept, Completion, Delta, Limits, Prompt, Sampling, Turn, last_execution
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from codegen_chat.lm.engine import Engine
+    from codegen_chat.lm.tokenizer import Tokenizer
+
+
+def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto") -> Model:
+    """Load a model: "nano" (embedded), a checkpoint's folder, or the name of one in the hub's cache. Nothing is downloaded.
+
+    `dtype` is auto, fp32, bf16 or fp16; `device` auto, cpu, cuda, ... Raises ModelUnavailable, CheckpointError, UsageError.
+    """
+    folder = hub.locate(str(model))
+    # torch takes a second to import: only who loads a model waits for it.
+    from codegen_chat.lm import checkpoint, sampling  # noqa: PLC0415
+    from codegen_chat.lm.engine import Engine  # noqa: PLC0415
+    from codegen_chat.lm.model import TorchStep  # noqa: PLC0415
+    from codegen_chat.lm.tokenizer import Tokenizer  # noqa: PLC0415
+
+    network = checkpoint.load(folder, dtype=dtype, device=device)
+    weight = network.lm_head.weight
+    engine = Engine(TorchStep(network), Tokenizer.load(folder), sampling.defaults(folder))
+    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    number = str(weight.dtype).removeprefix("torch.")
+    return Model(engine, hub.name(folder), hub.revision(folder), names.get(number, number), str(weight.device))
+
+
+class Model:
+    """A loaded model. Not for several threads at once: one cache serves one completion at a time.
+
+    Attributes:
+        name, revision: which model it is.
+        dtype, device: how it computes ("fp32", "cpu").
+        engine: the completer underneath.
+    """
+
+    def __init__(self, engine: Engine, name: str, revision: str, dtype: str, device: str) -> None:
+        self.engine = engine
+        self.name = name
+        self.revision = revision
+        self.dtype = dtype
+        self.device = device
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's vocabulary."""
+        return self.engine.tokenizer
+
+    def complete(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Continue a text `n` times, with seeds from `seed` on.
+
+        None is the checkpoint's own default; temperature 0 is greedy, and then all n are alike. The text ends before the first
+        of the `stop` strings. Raises UsageError for a value out of range, ContextWindowExceeded for a prompt past the window.
+        """
+        completions: list[Completion] = []
+        for index in range(n):
+            events = self.stream(
+                prompt,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                stop=stop,
+                seed=seed + index,
+            )
+            completions.extend(event for event in events if isinstance(event, Completion))
+        return completions
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Generator[Delta | Completion, None, None]:
+        """Continue a text, in pieces as they are decided; the Completion comes last. Arguments and errors as in `complete`."""
+        wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+        settings = Settings().updated({key: value for key, value in wanted.items() if value is not None}, "complete()")
+        if isinstance(stop, str) or not all(stop):
+            raise UsageError("complete(): stop is a list of strings that are not empty")
+        asked = Prompt(prompt, prompts.stop_strings(*stop), max_new_tokens)
+        return self.engine.complete(asked, drawing(settings, self.engine.sampling))
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the logits after each of T tokens, float32 (T, vocabulary)."""
+        return self.engine.logits(ids)
+
+    def features(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the last hidden states of T tokens, float32 (T, n_embd)."""
+        return self.engine.features(ids)
+
+
+def drawing(settings: Settings, own: Sampling) -> Sampling:
+    """Return how to draw: the checkpoint's own way, changed by what is set."""
+    return Sampling(
+        own.temperature if settings.temperature is None else settings.temperature,
+        own.top_p if settings.top_p is None else settings.top_p,
+        own.top_k if settings.top_k is None else settings.top_k,
+        settings.seed,
+    )
+
+
+class Loading:
+    """A model that loads in a thread, so that a prompt is there at once. Who needs it waits."""
+
+    def __init__(self, make: Callable[[], Model]) -> None:
+        self._make = make
+        self._done = Flag()
+        self._outcome: Model | BaseException | None = None
+        Thread(target=self._run, name="loading", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._make()
+        except BaseException as error:  # noqa: BLE001  who asks for the model gets it
+            self._outcome = error
+        self._done.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether asking for the model would not wait."""
+        return self._done.is_set()
+
+    @property
+    def model(self) -> Model:
+        """The model; waits for it. Raises what loading it raised."""
+        self._done.wait()
+        if not isinstance(self._outcome, Model):
+            raise self._outcome or AssertionError("a model neither loaded nor failed")
+        return self._outcome
+
+
+class _Drawing:
+    """The Completer of a session: a model that may still be loading, and the person's own way to draw."""
+
+    def __init__(self, loading: Loading, settings: Settings) -> None:
+        self._loading = loading
+        self._settings = settings
+
+    @property
+    def window(self) -> int:
+        return self._loading.model.engine.window
+
+    @property
+    def sampling(self) -> Sampling:
+        return drawing(self._settings, self._loading.model.engine.sampling)
+
+    def count(self, text: str) -> int:
+        return self._loading.model.engine.count(text)
+
+    def complete(
+        self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
+    ) -> Generator[Delta | Completion, None, None]:
+        return self._loading.model.engine.complete(prompt, sampling, accept=accept)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A session as a Python file. `doubt` says why it is not verified, None where a run from nothing gave what was recorded."""
+
+    text: str
+    doubt: str | None
+
+    def write(self, path: Path) -> None:
+        """Write the file. Raises SessionError where that is not possible."""
+        try:
+            path.write_text(self.text, encoding="utf-8")
+        except OSError as error:
+            raise SessionError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
+    """Return a session as a Python file, run once more in a sandbox from nothing to see whether it gives what was recorded.
+
+    `timeout` is a turn's, in seconds.
+    """
+    turns = history.transcript
+    header = history.header
+    facts = (
+        f"codegen-chat session {history.id}",
+        f"{header.get('model', '?')}@{header.get('revision', '?')}",
+        f"seed {header.get('seed', 0)}",
+    )
+    text = export.render_py(turns, facts, verified=True)
+    if kernel is None:
+        doubt: str | None = "nothing can be executed here"
+    else:
+        rerun = last_execution(kernel.execute(text, parent=None, turn=None, timeout=timeout * max(1, len(turns))))
+        doubt = export.mismatch(turns, rerun)
+    return Program(text if doubt is None else export.render_py(turns, facts, verified=False), doubt)
+
+
+def sandbox(settings: Settings) -> tuple[Kernel | None, str | None]:
+    """Return a sandbox, or None and why there is none."""
+    if settings.exec == "off":
+        return None, "execution is off"
+    try:
+        return Kernel.start(replace(Limits(), timeout=settings.timeout, memory=settings.memory)), None
+    except SandboxUnavailable as error:
+        return None, str(error)
+
+
+class Session:
+    """A conversation with its model, its sandbox and its log: the whole product. Usable as a context manager.
+
+    Attributes:
+        conversation: runs turns as iterators of events, undoes and redoes them.
+        history: its turns, and the file that they are kept in.
+        model: what loads, or has loaded.
+        unsafe: why nothing is executed, None where the sandbox holds.
+        notes: what a person should know of a session that was opened again, a line each.
+    """
+
+    def __init__(self, settings: Settings, history: History, kernel: Kernel | None, unsafe: str | None, model: Loading) -> None:
+        self.history = history
+        self.model = model
+        self.unsafe = unsafe
+        self.notes = list(history.dropped)
+        self._settings = settings
+        self._kernel = kernel
+        options = Options(samples=settings.samples, max_new_tokens=settings.max_new_tokens, timeout=settings.timeout)
+        self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, *, resume: Path | None = None, model: Loading | Model | None = None) -> Self:
+        """Start a session, or go on with the one in a file: its variables are rebuilt by running its code again.
+
+        The model of the settings loads behind it, and a turn waits for it, unless one is given. Where the machine cannot wall
+        code in, nothing is executed: `unsafe` says why. Raises ModelUnavailable where there is no such model, SessionError where
+        the file is none or cannot be written.
+        """
+        wanted = settings or Settings()
+        folder = hub.locate(wanted.model)
+        facts = {
+            "model": hub.name(folder),
+            "revision": hub.revision(folder),
+            "dtype": wanted.dtype,
+            "device": wanted.device,
+            "seed": wanted.seed,
+        }
+        if resume is not None:
+            history = History.open(resume)
+        elif wanted.save:
+            history = History.create(sessions_folder(os.environ), facts)
+        else:
+            history = History.memory(facts)
+        # The sandbox first: its processes are started before torch is in this one.
+        kernel, unsafe = sandbox(wanted)
+        if not isinstance(model, Loading):
+            given = model
+            model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+        session = cls(wanted, history, kernel, unsafe, model)
+        if resume is not None:
+            session._resume(facts)
+        return session
+
+    def _resume(self, facts: dict[str, object]) -> None:
+        """Rebuild the variables, and note what differs from when the session was left."""
+        before = self.history.header.get("model")
+        if before != facts["model"]:
+            self.notes.append(f"it was begun with the model {before} and goes on with {facts['model']}")
+        self.history.note(facts)
+        for turn, execution in zip(self.turns, self.conversation.resume(), strict=False):
+            if execution.status != "ok":
+                self.notes.append(f"{turn.text or turn.code!r} does not run any more: {execution.status}")
+        self.notes.extend(f"a turn that was not finished was kept aside: {turn.text}" for turn in self.history.unfinished)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The accepted turns, oldest first."""
+        return self.conversation.turns
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded (or failed to): a turn does not wait for it."""
+        return self.model.ready
+
+    @property
+    def title(self) -> str:
+        """Model, dtype and device in a few words."""
+        name = self.history.header["model"]
+        if not self.ready:
+            return f"{name} is loading"
+        try:
+            model = self.model.model
+        except CodegenChatError:
+            return f"{name} cannot be loaded"
+        return f"{name} {model.dtype} {model.device}"
+
+    def run(self, text: str, *, samples: int | None = None) -> Turn:
+        """Ask for a turn in words; return it with its code and what came of it, accepted or not. Raises as Conversation.run."""
+        return _last(self.conversation.run(text, samples=samples))
+
+    def run_code(self, code: str) -> Turn:
+        """Run code of your own as a turn. Raises UsageError without code."""
+        return _last(self.conversation.run_code(code))
+
+    def export(self, path: Path) -> str | None:
+        """Write the session as a Python file. Returns why it is not verified, None where it is. Raises SessionError."""
+        written = program(self.history, self._kernel, self._settings.timeout)
+        written.write(path)
+        return written.doubt
+
+    def close(self) -> None:
+        """Give the log back and end the sandbox. What was accepted is saved already."""
+        self.history.close()
+        if self._kernel is not None:
+            self._kernel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _last(events: Iterator[Event]) -> Turn:
+    """Drain a turn's events and return the turn."""
+    turns = [event.turn for event in events if isinstance(event, Committed)]
+    return turns[-1]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import io
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codegen_chat.conversation import Chosen, Committed, Completed, Evicted, Executed, Notice
+from codegen_chat.terminal.screen import HEAD_LINES, TAIL_LINES, Screen, visible
+from codegen_chat.turn import Change, Completion, Delta, Execution, Failure, Output, Turn, Usage
+
+ANSI = re.compile(r"\x1b\[[\d;]*m")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
+
+
+def drawn(*events: object, hints: bool = False) -> str:
+    stream = io.StringIO()
+    screen = Screen(stream, hints=hints)
+    screen.start()
+    for event in events:
+        screen.draw(event)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def turn(execution: Execution | None, code: str = "a = 1\nb", *, accepted: bool = True, text: str = "words") -> Turn:
+    return Turn("1", None, text, code, None, execution, accepted)
+
+
+CODE = """\
+def f(x: int) -> str:
+    '''Doc
+    string.'''
+    # why
+    return f"{x:>3}" + r"\\d" * 0x1F  # é
+
+for i in range(3): print(f(i))
+"""
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_code_is_printed_as_it_is_in_whatever_pieces_it_comes(colours: Terminal, size: int) -> None:
+    screen = Screen(colours)
+    for start in range(0, len(CODE), size):
+        screen.draw(Delta(CODE[start : start + size]))
+    screen.draw(Completed(Completion(CODE, "stop")))
+    assert ANSI.sub("", colours.getvalue()).startswith(CODE + "· stop")
+    assert "\x1b[94mdef" in colours.getvalue() or "\x1b[34mdef" in colours.getvalue()
+
+
+@given(st.text(alphabet="'\"#ab1 \n=fr{}()\\é\t"), st.integers(1, 7))
+def test_no_letter_of_code_is_lost_or_doubled(code: str, size: int) -> None:
+    stream = Terminal()
+    screen = Screen(stream)
+    screen.console = screen.console.__class__(
+        file=stream, color_system="256", force_terminal=True, soft_wrap=True, markup=False, highlight=False
+    )
+    screen._code.__init__(screen.console)  # type: ignore[misc]
+    for start in range(0, len(code), size):
+        screen.draw(Delta(code[start : start + size]))
+    screen.draw(Completed(Completion(code, "stop")))
+    shown = ANSI.sub("", stream.getvalue()).rpartition("· stop")[0]
+    assert shown.strip("\n") == code.strip("\n") or (code.strip() != code.strip("\n") and shown.strip() == code.strip())
+
+
+def test_code_is_shown_before_its_line_ends() -> None:
+    assert drawn(Delta("x = so")) == "x = "
+    assert drawn(Delta("x = some")) == "x = "
+    assert drawn(Delta("x = some(")) == "x = some"
+
+
+@pytest.mark.parametrize(
+    "unsafe", ["\x1b[2J", "\x1b]0;t\x07", "\x9b2J", "\r", "\x08", "\u202e", "\u2066", "\ud800", "\x7f", "\x00"], ids=ascii
+)
+def test_no_control_character_reaches_the_terminal(unsafe: str) -> None:
+    failure = Failure(f"E{unsafe}", unsafe, 1, "")
+    execution = Execution(
+        "error",
+        value=unsafe,
+        failure=failure,
+        changes=(Change("+", f"n{unsafe}", unsafe),),
+        files=(unsafe,),
+        note=unsafe,
+    )
+    said = drawn(
+        Delta(f"a{unsafe}b\n"),
+        Completed(Completion(unsafe, "stop")),
+        Output("stdout", unsafe),
+        Executed(execution),
+        Notice(unsafe),
+        Committed(turn(execution, code=unsafe)),
+    )
+    assert unsafe not in said
+    assert visible(unsafe) in said
+
+
+def test_a_good_turn() -> None:
+    execution = Execution(
+        "ok", stdout="hi\n", value="7", duration=0.0042, changes=(Change("+", "nums", "list[3]"), Change("-", "old", ""))
+    )
+    said = drawn(
+        Delta("a = 1\nb"),
+        Completed(Completion("a = 1\nb", "eos", Usage(completion_tokens=14, decode_seconds=0.07))),
+        Output("stdout", "hi\n"),
+        Executed(execution),
+        Committed(turn(execution)),
+    )
+    assert said == "a = 1\nb\n· end of text, 14 tokens, 200 tokens/s\nhi\n= 7\n· ok, 4 ms, + nums: list[3], - old\n"
+
+
+def test_an_error_shows_the_line_of_the_turn_and_what_to_do() -> None:
+    execution = Execution("error", duration=2.5, failure=Failure("NameError", "name 'b' is not defined", 2, ""))
+    said = drawn(Executed(execution), Committed(turn(execution, accepted=False)), hints=True)
+    assert said == (
+        "· error, 2.5 s: NameError: name 'b' is not defined\n  line 2: b\n"
+        "· not kept; /retry answers again, or say it in other words\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("timeout", "--timeout"), ("memory", "--memory"), ("killed", "rule of the sandbox"), ("output", "wrote more")],
+)
+def test_a_limit_says_what_it_was(status: str, said: str) -> None:
+    execution = Execution(status, duration=1)  # type: ignore[arg-type]
+    assert said in drawn(Committed(turn(execution, accepted=False)))
+
+
+def test_long_output_is_shown_with_head_and_tail() -> None:
+    lines = [f"line {number}\n" for number in range(100)]
+    execution = Execution("ok", stdout="".join(lines))
+    said = drawn(*(Output("stdout", line) for line in lines), Executed(execution)).splitlines()
+    assert said == [
+        *(f"line {n}" for n in range(HEAD_LINES)),
+        "· 50 lines left out",
+        *(f"line {n}" for n in range(100 - TAIL_LINES, 100)),
+    ]
+
+
+@given(st.lists(st.integers(1, 400), max_size=6), st.integers(0, HEAD_LINES + TAIL_LINES))
+def test_output_is_the_same_in_whatever_pieces_it_comes(cuts: list[int], lines: int) -> None:
+    text = "".join(f"line {number}\n" for number in range(lines)) + "rest"
+    places = sorted({0, len(text), *(cut % len(text) for cut in cuts)})
+    pieces = [text[start:end] for start, end in pairwise(places)]
+    said = drawn(*(Output("stdout", piece) for piece in pieces), Executed(Execution("ok")))
+    assert said.replace("· 1 lines left out\n", "") == drawn(Output("stdout", text), Executed(Execution("ok"))).replace(
+        "· 1 lines left out\n", ""
+    )
+    if lines < HEAD_LINES:
+        assert said == text + "\n"
+
+
+def test_a_long_line_is_cut() -> None:
+    said = drawn(Output("stdout", "x" * 50_000 + "\n"), Executed(Execution("ok")))
+    assert len(said) < 2100
+    assert said.endswith("x…\n")
+
+
+def test_several_candidates_show_what_they_do_and_which_is_kept() -> None:
+    good, bad = Execution("ok", stdout="6\n", duration=0.001), Execution("error", failure=Failure("NameError", "x", 1, ""))
+    said = drawn(
+        Delta("bad"),
+        Completed(Completion("bad", "stop")),
+        Delta("good", 1),
+        Completed(Completion("good", "stop"), 1),
+        Executed(bad, 0),
+        Output("stdout", "6\n", 1),
+        Executed(good, 1),
+        Chosen(1, 2),
+        Committed(turn(good)),
+    )
+    assert said.count("6\n") == 2
+    assert re.search(
+        r"· candidate 1: error, NameError\n· candidate 2: ok, 1 ms, 6\n· kept candidate 2 of 2.*\n6\n· ok, 1 ms\n$", said
+    )
+
+
+def test_an_eviction_is_announced() -> None:
+    assert "no longer sees the 2 oldest turns (90 tokens are left); their variables stay" in drawn(Evicted(("a", "b"), 90))
+
+
+def test_plain_has_no_colour(colours: Terminal) -> None:
+    screen = Screen(colours, plain=True)
+    screen.code("def f(): pass\n")
+    screen.error("no")
+    assert colours.getvalue() == "def f(): pass\n! no\n"
+
+
+def test_no_color_is_honoured(colours: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = Screen(colours)
+    screen.code("def f(): pass\n")
+    assert not re.search(r"\x1b\[[\d;]*[39]\dm", colours.getvalue())
+
+
+def test_visible_keeps_what_is_harmless() -> None:
+    assert visible("é 漢\t🙂\n") == "é 漢\t🙂\n"

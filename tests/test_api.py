@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import codegen_chat
+from codegen_chat import Completion, Delta, Settings
+
+
+@pytest.fixture(scope="module")
+def model(scripted_model: Path) -> codegen_chat.Model:
+    return codegen_chat.load(scripted_model)
+
+
+def test_load_says_what_it_loaded(model: codegen_chat.Model) -> None:
+    assert (model.name, model.dtype, model.device) == ("scripted", "fp32", "cpu")
+    assert len(model.revision) == 12
+
+
+def test_complete(model: codegen_chat.Model) -> None:
+    (completion,) = model.complete("def f():")
+    assert completion.text == "\n    return 1\n"
+    assert completion.finish_reason == "eos"
+    assert completion.logprob == pytest.approx(0, abs=1e-3)
+    assert model.tokenizer.decode(completion.token_ids) == completion.text
+
+
+def test_complete_draws_n_with_seeds_of_their_own(model: codegen_chat.Model) -> None:
+    drawn = model.complete("x", n=3, temperature=5.0, max_new_tokens=4, seed=11)
+    assert [completion.seed for completion in drawn] == [11, 12, 13]
+    assert len({completion.text for completion in drawn}) > 1
+    assert [one.text for one in model.complete("x", n=3, temperature=5.0, max_new_tokens=4, seed=11)] == [
+        one.text for one in drawn
+    ]
+
+
+def test_complete_stops_before_a_string(model: codegen_chat.Model) -> None:
+    (completion,) = model.complete("def f():", stop=["urn", "zzz"])
+    assert (completion.text, completion.finish_reason) == ("\n    ret", "stop")
+
+
+def test_stream_ends_with_the_completion(model: codegen_chat.Model) -> None:
+    *pieces, completion = model.stream("def f():")
+    assert isinstance(completion, Completion)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Delta)) == completion.text
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"seed": -5}, {"stop": [""]}, {"stop": "x"}]
+)
+def test_arguments_out_of_range(model: codegen_chat.Model, arguments: dict[str, object]) -> None:
+    with pytest.raises(codegen_chat.UsageError, match=r"complete\(\): "):
+        model.complete("x", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_prompt_past_the_window(model: codegen_chat.Model) -> None:
+    with pytest.raises(codegen_chat.ContextWindowExceeded):
+        model.complete("x" * 600)
+
+
+def test_logits_and_features(model: codegen_chat.Model) -> None:
+    ids = model.tokenizer.encode("a:\n")
+    logits, features = model.logits(ids), model.features(ids)
+    assert logits.dtype == features.dtype == np.float32
+    assert logits.shape == (len(ids), len(model.tokenizer))
+    assert features.shape == (len(ids), 32)
+    assert model.tokenizer.decode([int(logits[-1].argmax())]) == "total = sum([1, 2, 3])\n"
+
+
+def test_no_such_model() -> None:
+    with pytest.raises(codegen_chat.ModelUnavailable):
+        codegen_chat.load("nobody/nothing")
+
+
+@pytest.mark.parametrize("arguments", [{"dtype": "fp64"}, {"device": "abacus"}])
+def test_no_such_number_or_device(scripted_model: Path, arguments: dict[str, str]) -> None:
+    with pytest.raises(codegen_chat.UsageError):
+        codegen_chat.load(scripted_model, **arguments)
+
+
+def test_a_session_runs_undoes_exports_and_goes_on(scripted_model: Path, model: codegen_chat.Model, tmp_path: Path) -> None:
+    settings = Settings(model=str(scripted_model))
+    with codegen_chat.Session.open(settings, model=model) as session:
+        assert session.unsafe is None
+        turn = session.run("Add the numbers.")
+        assert (turn.code, turn.accepted) == ("total = sum([1, 2, 3])\nprint(total)", True)
+        assert turn.execution is not None
+        assert (turn.execution.status, turn.execution.stdout) == ("ok", "6\n")
+        double = session.run_code("double = total * 2\ndouble")
+        assert double.execution is not None
+        assert double.execution.value == "12"
+        failed = session.run_code("1 / 0")
+        assert not failed.accepted
+        assert session.turns == (turn, double)
+        program = tmp_path / "program.py"
+        assert session.export(program) is None
+        path = session.history.path
+    assert "verified" in program.read_text().splitlines()[0]
+    ran = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "6\n12\n"
+
+    assert path is not None
+    with codegen_chat.Session.open(settings, resume=path, model=model) as session:
+        assert [turn.code for turn in session.turns] == [turn.code, double.code]
+        again = session.run_code("double + 30")
+        assert again.execution is not None
+        assert again.execution.value == "42"
+        assert session.notes == []
+
+
+def test_a_program_that_does_otherwise_is_not_verified(scripted_model: Path, model: codegen_chat.Model, tmp_path: Path) -> None:
+    with codegen_chat.Session.open(Settings(model=str(scripted_model), save=False), model=model) as session:
+        session.run_code("import time\nprint(time.time_ns())")
+        doubt = session.export(tmp_path / "program.py")
+        with pytest.raises(codegen_chat.SessionError, match="cannot be written"):
+            session.export(tmp_path / "nowhere" / "program.py")
+    assert doubt is not None
+    assert "the re-run" in doubt
+    assert "verified" not in (tmp_path / "program.py").read_text()
+
+
+def test_without_execution_code_is_shown(scripted_model: Path, model: codegen_chat.Model) -> None:
+    with codegen_chat.Session.open(Settings(model=str(scripted_model), exec="off", save=False), model=model) as session:
+        turn = session.run("Add the numbers.")
+        assert session.unsafe == "execution is off"
+        assert (turn.execution, turn.accepted) == (None, True)
+
+
+def test_settings_change_how_a_session_draws(scripted_model: Path, model: codegen_chat.Model) -> None:
+    settings = Settings(model=str(scripted_model), exec="off", save=False, seed=40, temperature=0.3, max_new_tokens=1)
+    with codegen_chat.Session.open(settings, model=model) as session:
+        turn = session.run("Add the numbers.")
+    assert turn.completion is not None
+    assert (turn.completion.seed, turn.completion.finish_reason) == (40, "length")
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_turn_and_not_the_session(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    with codegen_chat.Session.open(Settings(model=str(tmp_path / "broken"), save=False)) as session:
+        with pytest.raises(codegen_chat.CheckpointError):
+            session.run("Add the numbers.")
+        assert session.title == "broken cannot be loaded"
+        turn = session.run_code("6 * 7")
+    assert turn.execution is not None
+    assert turn.execution.value == "42"

@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from codegen_chat import cli, errors
+from codegen_chat.api import sandbox
+from codegen_chat.settings import Settings
+
+SPEC = """\
+@set seed=7
+@var A="abc"
+Add the numbers and print them.
+@expect total == 6
+>>> name = "{A}"
+@expect name == "abc"
+"""
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+class Stdin(io.TextIOWrapper):
+    """Standard input, a pipe or a terminal."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Call the command line in this process, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["codegen-chat", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", Stdin(io.BytesIO(stdin.encode())))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        code = ended.value.code
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
+
+
+def process(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
+    """Start the command line as a process."""
+    return subprocess.Popen([sys.executable, "-m", "codegen_chat.cli", *map(str, arguments)], text=True, **options)  # type: ignore[call-overload]
+
+
+def one_line(text: str) -> bool:
+    return text.startswith("codegen-chat: ") and text.count("\n") == 1
+
+
+# ---------------------------------------------------------------- run
+
+
+def test_run_plays_a_spec_and_keeps_the_session(run: Cli, scripted_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(SPEC)
+    done = run("run", "-m", scripted_model, "a.txt", "-o", "a.py")
+    assert done.code == 0
+    assert re.search(
+        r"^· spec a\.txt, model scripted, revision \w+, session (\w+)\n"
+        r"\[1\] Add the numbers and print them\.\ntotal = sum\(\[1, 2, 3\]\)\n"
+        r"print\(total\)\n· end of text, .*\n6\n· ok, .*, \+ total: int.*\n· as expected: total == 6\n\[2\] .*\nname = \"abc\"\n"
+        r"· ok, .*\n· as expected: name == \"abc\"\n· 2 turns, 2 of 2 expectations met\n$",
+        done.out,
+    )
+    assert done.err == "· wrote a.py, verified\n"
+    assert subprocess.run([sys.executable, "a.py"], capture_output=True, text=True, check=True).stdout == "6\n"
+
+    listed = run("sessions", "ls").out
+    identity = listed.split()[0]
+    assert re.fullmatch(r"\w+  \d{4}-\d\d-\d\d \d\d:\d\d   2 turns  scripted  Add the numbers and print them\.\n", listed)
+    assert "total = sum([1, 2, 3])" in run("sessions", "show", identity).out
+    exported = run("export", identity[:6])
+    assert (exported.code, exported.err) == (0, "· verified\n")
+    assert exported.out == (tmp_path / "a.py").read_text()
+    sessions = Path(os.environ["HOME"]) / ".local/share/codegen-chat/sessions"
+    replayed = run("run", "-m", scripted_model, sessions / f"{identity}.jsonl", "--no-save", "-q")
+    assert replayed.code == 0
+    assert "[1] Add the numbers and print them.\ntotal = sum" in replayed.out
+    assert run("sessions", "rm", identity).code == 0
+    assert run("sessions", "ls").out == ""
+    assert (run("sessions", "show", identity).code, run("export", identity).code) == (2, 2)
+
+
+def test_run_prints_json(run: Cli, scripted_model: Path) -> None:
+    done = run("run", "-m", scripted_model, "--json", "--no-save", "--var", "A=xyz", stdin=SPEC)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 5
+    assert [event["event"] for event in events if event["event"] != "delta"] == [
+        "begin",
+        *("step", "completed", "output", "executed", "committed", "expectation"),
+        *("step", "executed", "committed", "expectation", "end"),
+    ]
+    assert next(event for event in events if event["event"] == "executed")["stdout"] == "6\n"
+    assert events[-2]["holds"] is False
+    assert events[-2]["where"] == "<stdin>:6:9"
+    assert events[-1] | {"turns": 2, "held": 1, "missed": 1, "failed": False, "left": 0} == events[-1]
+
+
+def test_a_missed_expectation_is_5(run: Cli, scripted_model: Path) -> None:
+    done = run("run", "-m", scripted_model, "-", stdin="Add.\n@expect total == 7\n>>> x = 1\n")
+    assert done.code == 5
+    assert "! <stdin>:2:9: expected total == 7: total is 6\n" in done.out
+    assert done.out.endswith("· 2 turns, 0 of 1 expectations met\n")
+
+
+def test_a_failed_turn_is_4_and_ends_its_spec(run: Cli, scripted_model: Path) -> None:
+    done = run("run", "-m", scripted_model, "-", stdin=">>> x = 1 / 0\nAdd.\n")
+    assert done.code == 4
+    assert "· error, " in done.out
+    assert "  line 1: x = 1 / 0\n" in done.out
+    assert "! turn 1 failed: 1 more not played\n" in done.out
+    assert "total" not in done.out
+
+
+def test_without_a_sandbox_code_is_shown_and_7(run: Cli, scripted_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codegen_chat.api.sandbox", lambda _: (None, "no wall holds"))
+    done = run("run", "-m", scripted_model, "-", stdin="Add.\n@expect total == 6\n")
+    assert done.code == 7
+    assert "print(total)\n" in done.out
+    assert "\n6\n" not in done.out
+    assert "! nothing was executed: no wall holds\n" in done.err
+
+
+def test_execution_can_be_switched_off(run: Cli, scripted_model: Path) -> None:
+    done = run("run", "-m", scripted_model, "--exec", "off", "-", stdin="Add.\n")
+    assert (done.code, done.err) == (0, "")
+    assert "print(total)\n" in done.out
+    assert "\n6\n" not in done.out
+
+
+def test_flags_beat_the_spec_and_may_stand_before_the_command(run: Cli, scripted_model: Path) -> None:
+    done = run(
+        "-m", scripted_model, "--exec", "off", "run", "--json", "--seed", "9", "-", stdin="@set seed=8 max_new_tokens=1\nAdd.\n"
+    )
+    completed = next(event for event in map(json.loads, done.out.splitlines()) if event["event"] == "completed")
+    assert (completed["seed"], completed["finish_reason"]) == (9, "length")
+
+
+def test_a_spec_cannot_loosen_the_sandbox(run: Cli, scripted_model: Path) -> None:
+    done = run("run", "-m", scripted_model, "-", stdin="@set timeout=600\nAdd.\n")
+    assert done.code == 2
+    assert one_line(done.err)
+    assert "would loosen the sandbox" in done.err
+
+
+def test_every_spec_is_read_before_one_is_played(run: Cli, scripted_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("Add.\n")
+    (tmp_path / "bad.txt").write_text("Add.\n@expcet total == 6\n")
+    done = run("run", "-m", scripted_model, "good.txt", "bad.txt")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("codegen-chat: bad.txt:2:1: unknown directive @expcet")
+    assert one_line(done.err)
+
+
+def test_no_spec_at_a_terminal_is_help_and_2(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stdin, "terminal", True)
+    done = run("run")
+    assert done.code == 2
+    assert done.out.startswith("Usage: codegen-chat run")
+
+
+def test_an_interrupt_saves_and_is_130(scripted_model: Path) -> None:
+    started = process("run", "-m", scripted_model, "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert started.stdin
+    assert started.stdout
+    started.stdin.write(">>> kept = 1\n>>> print('working', flush=True)\n... import time; time.sleep(600)\n")
+    started.stdin.close()
+    for line in started.stdout:
+        if line == "working\n":
+            break
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) == 130
+    assert started.stderr
+    told = started.stderr.read()
+    identity = re.search(r"! interrupted; `codegen-chat --resume (\w+)` goes on", told)
+    assert identity, told
+    started.stdout.close()
+    started.stderr.close()
+    (log,) = (Path(os.environ["HOME"]) / ".local/share/codegen-chat/sessions").glob("*.jsonl")
+    assert log.stem == identity[1]
+    assert '"kept = 1"' in log.read_text()
+
+
+# ---------------------------------------------------------------- complete, exec, doctor
+
+
+def test_complete(run: Cli, scripted_model: Path) -> None:
+    assert run("complete", "-m", scripted_model, "def f():").out == "\n    return 1\n\n"
+    assert run("complete", "-m", scripted_model, "-", "--stop", " 1", stdin="def f():").out == "\n    return\n"
+    lines = run("complete", "-m", scripted_model, "def f():", "--json", "-n", "2").out.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["\n    return 1\n"] * 2
+    assert json.loads(lines[0])["finish_reason"] == "eos"
+
+
+def test_exec(run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import sys\nprint('out')\nprint('err', file=sys.stderr)\n6 * 7\n")
+    done = run("exec", "a.py")
+    assert (done.code, done.out, done.err) == (0, "out\n42\n", "err\n")
+    told = json.loads(run("exec", "a.py", "--json").out)
+    assert list(told) == ["status", "stdout", "stderr", "value", "error", "duration", "tier"]
+    assert [told[key] for key in ("status", "stdout", "stderr", "value", "error")] == ["ok", "out\n", "err\n", "42", None]
+
+
+def test_exec_fails_with_4(run: Cli) -> None:
+    done = run("exec", "-", stdin="x = 1\nx.y\n")
+    assert (done.code, done.out) == (4, "")
+    assert done.err.endswith("AttributeError: 'int' object has no attribute 'y'\n")
+    told = json.loads(run("exec", "-", "--json", stdin="x = 1\nx.y\n").out)
+    assert (told["status"], told["error"]["type"], told["error"]["line"]) == ("error", "AttributeError", 2)
+
+
+def test_exec_holds_a_timeout(run: Cli) -> None:
+    done = run("exec", "-", "--timeout", "0.3", "--json", stdin="while True:\n    pass\n")
+    assert (done.code, json.loads(done.out)["status"]) == (4, "timeout")
+
+
+def test_exec_without_a_sandbox_is_7(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise errors.SandboxUnavailable("no wall holds")
+
+    monkeypatch.setattr("codegen_chat.sandbox.kernel.Kernel.start", refuse)
+    done = run("exec", "-", stdin="1")
+    assert (done.code, done.out, done.err) == (7, "", "codegen-chat: no wall holds\n")
+
+
+def test_doctor(run: Cli, scripted_model: Path) -> None:
+    done = run("doctor", "-m", scripted_model)
+    assert done.code == 0
+    for wanted in (
+        r"^ok +codegen-chat \S+, python 3",
+        r"^ok +torch 2\.",
+        r"^ok +model scripted",
+        r"^ok +sandbox, self-test: tier",
+        r"^ok +sessions",
+    ):
+        assert re.search(wanted, done.out, re.MULTILINE), done.out
+
+
+def test_doctor_names_what_is_missing(run: Cli) -> None:
+    done = run("doctor", "-m", "nobody/nothing")
+    assert done.code == 3
+    assert re.search(r"^NO +model: nobody/nothing is neither", done.out, re.MULTILINE)
+
+
+# ---------------------------------------------------------------- bad input: one line, the documented code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "nowhere.txt"], 2, "nowhere.txt cannot be read: No such file"),
+        (["run", "."], 2, "cannot be read: Is a directory"),
+        (["run", "-", "--seeed", "1"], 2, "--seed"),
+        (["run", "-", "--seed", "one"], 2, "--seed"),
+        (["run", "-", "--seed", "-1"], 2, "seed is -1, wanted is a whole number"),
+        (["run", "-", "--temperature", "-1"], 2, "temperature is -1"),
+        (["run", "-", "--dtype", "int3"], 2, "dtype is 'int3', wanted is one of auto"),
+        (["run", "-", "--memory", "lots"], 2, "memory is 'lots'"),
+        (["run", "-", "--var", "novalue"], 2, "--var takes NAME=VALUE"),
+        (["run", "-", "--replay", "never"], 2, "--replay is recorded or resample"),
+        (["run", "a", "b", "-o", "c.py"], 2, "-o takes the program of one spec"),
+        (["run", "-", "-m", "nobody/nothing"], 3, "nobody/nothing is neither"),
+        (["rnu"], 2, "rnu"),
+        (["complete"], 2, "TEXT"),
+        (["complete", "x", "-m", "nobody/nothing"], 3, "nobody/nothing"),
+        (["exec", "nowhere.py"], 2, "nowhere.py cannot be read"),
+        (["export", "nosuch"], 2, "no session starts with 'nosuch'"),
+        (["sessions", "show", "nosuch"], 2, "no session starts with"),
+        (["sessions", "rm", "nosuch"], 2, "no session starts with"),
+        (["-c", "run", "-"], 2, "-c and --resume are for the prompt"),
+        ([], 2, "the prompt needs a terminal"),
+        (["train", "nowhere.toml", "-o", "there"], 2, "nowhere.toml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input(run: Cli, arguments: list[str], code: int, said: str) -> None:
+    done = run(*arguments, stdin="Add.\n")
+    assert (done.code, done.out) == (code, "")
+    assert one_line(done.err), done.err
+    assert said in done.err
+
+
+def test_a_prompt_past_the_window_is_6(run: Cli, scripted_model: Path) -> None:
+    assert run("complete", "-m", scripted_model, "x" * 600).code == 6
+    done = run("run", "-m", scripted_model, "--no-save", "-", stdin="x" * 600 + "\n")
+    assert done.code == 6
+    assert one_line(done.err)
+
+
+def test_text_that_is_not_utf8(run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_bytes(b"x = '\xff'")
+    done = run("exec", "bad.py")
+    assert (done.code, done.err) == (2, "codegen-chat: bad.py is not UTF-8 text: byte 5 cannot be read\n")
+
+
+def test_a_misspelt_setting(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "codegen-chat.toml").write_text("sede = 1\n")
+    done = run("exec", "-", stdin="1")
+    assert (done.code, done.err) == (2, "codegen-chat: codegen-chat.toml: there is no setting 'sede'; did you mean 'seed'?\n")
+    (tmp_path / "codegen-chat.toml").unlink()
+    monkeypatch.setenv("CODEGEN_CHAT_TEMP", "0.3")
+    assert "did you mean 'temperature'?" in run("exec", "-", stdin="1").err
+
+
+def test_a_sessions_folder_that_cannot_be_written(
+    run: Cli, scripted_model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "file"))
+    done = run("run", "-m", scripted_model, "-", stdin="Add.\n")
+    assert (done.code, done.out) == (2, "")
+    assert one_line(done.err)
+
+
+def test_control_characters_in_a_name_do_not_reach_the_terminal(run: Cli) -> None:
+    done = run("run", "\x1b]0;owned\x07")
+    assert done.code == 2
+    assert "\x1b" not in done.err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    for arguments in (["--help"], ["exec", "-"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        started = process(*arguments, stdin=subprocess.PIPE, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        _, told = started.communicate("print('x' * 100000)")
+        assert (started.returncode, told) == (0, "")
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        started = process("exec", "-", stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE)
+        _, told = started.communicate("print('x' * 10)")
+    assert started.returncode == 1
+    assert one_line(told), told
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, root / "docs/generate.py", "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_exit_codes_of_the_help_are_those_of_the_errors(run: Cli) -> None:
+    text = " ".join(run("--help").out.split())
+    for error, words in [
+        (errors.CodegenChatError, "internal"),
+        (errors.UsageError, "usage"),
+        (errors.ModelUnavailable, "no model"),
+        (errors.ContextWindowExceeded, "the window is too small"),
+        (errors.SandboxUnavailable, "no sandbox"),
+    ]:
+        assert f"{error.exit_code} {words}" in text
+
+
+def test_the_sandbox_of_the_settings_is_off_on_demand() -> None:
+    assert sandbox(Settings(exec="off")) == (None, "execution is off")
