@@ -64,12 +64,12 @@ def test_the_cache_is_where_its_own_library_puts_it(
 @pytest.mark.parametrize("missing", ["config.json", "pytorch_model.bin"])
 def test_half_a_snapshot_is_no_model(snapshot: Path, missing: str) -> None:
     (snapshot / missing).unlink()
-    with pytest.raises(ModelUnavailable, match="models pull"):
+    with pytest.raises(ModelUnavailable, match="hf download"):
         hub.locate(NAME)
 
 
 def test_a_model_that_is_not_here_is_one_line_and_no_network(cache: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=rf"^{NAME} is neither a folder nor in the hub's cache .*models pull {NAME}`"):
+    with pytest.raises(ModelUnavailable, match=rf"^{NAME} is neither a folder nor in the hub's cache .*hf download {NAME}` fetches it there"):
         hub.locate(NAME)
     for name in ("nothing", "a/b/c", "../up", "", "http://example.com/x"):
         with pytest.raises(ModelUnavailable, match=r"^there is no model '[^\n]*$"):

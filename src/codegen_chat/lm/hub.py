@@ -40,7 +40,7 @@ def locate(name: str, *, download: bool = False) -> Path:
         found = _download(name)
     if found is None:
         raise ModelUnavailable(
-            f"{name} is neither a folder nor in the hub's cache {_cache()}: `codegen-chat models pull {name}` fetches it"
+            f"{name} is neither a folder nor in the hub's cache {_cache()}: `hf download {name}` fetches it there"
         )
     return found
 

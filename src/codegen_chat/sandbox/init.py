@@ -1,0 +1,568 @@
+"""The trusted process between the product and the turns: PID 1 of the sandbox. It runs no model code.
+
+It alone starts, stops and kills, keeps the time, counts what is used, and says how a turn ended. Its protocol with the
+product, on one socket: `execute` is answered by `output` frames and one `done` (or `gone`, where the parent's state is no
+longer there), `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn that they are
+meant for. When the socket closes, all ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, NoReturn, cast
+
+from codegen_chat.sandbox import limits, walls, wire
+from codegen_chat.sandbox.worker import Walls, zygote
+from codegen_chat.turn import Limits
+
+GRACE = 0.3
+"""Seconds between SIGINT and SIGKILL."""
+
+_TICK = 0.02
+_TICK_IN_HOST = 0.05  # there are more processes to look through
+_FORK = 5.0
+_START = 60.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def main(control: int, alarm: int) -> NoReturn:
+    """Serve one product until it is gone. The arguments are open files: a stream socket, and a pipe's reading end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the product says when to stop, by closing
+    product = socket.socket(fileno=control)
+    reader = wire.Reader()
+    plan, _ = wire.receive(product, reader)
+    init = Init(product, alarm, plan)
+    try:
+        init.start()
+        while True:
+            head, body = wire.receive(product, reader)
+            if head["do"] == "execute":
+                init.execute(head, body)
+            else:
+                init.forget(str(head["turn"]))
+    except (wire.BrokenWireError, ConnectionError):
+        pass
+    finally:
+        init.end()
+    os._exit(0)
+
+
+@dataclass(slots=True)
+class _State:
+    """A parked process, whose memory is a state of the person's program."""
+
+    pid: int
+    handle: int
+    control: socket.socket
+    memory: int = 0
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, number)
+
+    def close(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.control.close()
+        os.close(self.handle)
+
+
+class _Mark(NamedTuple):
+    """What shows that something in the scratch folder is not what it was. Of folders and links only that they are there."""
+
+    inode: int
+    time: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Run:
+    """A turn that is running: its ends of the channel and of the pipes, and what is known so far."""
+
+    serial: int
+    deadline: float
+    channel: socket.socket
+    pipes: dict[int, str]
+    started: float
+    reader: wire.Reader = field(default_factory=lambda: wire.Reader(limits.REPORT_BYTES))
+    pending: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
+    state: _State | None = None
+    report: bytes | None = None
+    reason: str = ""
+    note: str = ""
+    kill_at: float | None = None
+    written: int = 0
+    truncated: int = 0
+    ended: bool = False
+    kept: bool = False
+
+
+class Init:
+    """The processes of one sandbox."""
+
+    def __init__(self, product: socket.socket, alarm: int, plan: wire.Head) -> None:
+        self._product = product
+        self._alarm = alarm
+        self._plan = plan
+        self._limits = Limits(**cast("dict[str, int]", plan["limits"]))
+        self._namespace = bool(plan["namespace"])
+        self._scratch = str(plan["scratch"])
+        self._parked: OrderedDict[str, _State] = OrderedDict()
+        self._exits: dict[int, int] = {}
+        self._files: dict[str, _Mark] = {}
+        self._zygote: _State | None = None
+        os.set_blocking(alarm, False)
+
+    # -- start and end
+
+    def start(self) -> None:
+        """Make the scratch folder and the empty state; tell the product what the walls' own test found."""
+        plan = self._plan
+        uid = cast("int | None", plan["uid"])
+        if self._namespace:
+            walls.die_with_parent()
+            walls.mount_tmpfs(self._scratch, size=self._limits.disk, files=self._limits.files)
+            walls.mount_tmpfs("/dev/shm", size=self._limits.disk // 4, files=256)  # noqa: S108  our namespace's own
+        else:
+            walls.adopt_orphans()
+        shared = ["/dev/shm"] if self._namespace else []  # noqa: S108
+        # The folder itself last: once it is the turns', only they make anything in there.
+        for folder in (os.environ["HOME"], os.environ["TMPDIR"], self._scratch, *shared):
+            Path(folder).mkdir(mode=0o700, exist_ok=True)
+            if uid is not None:
+                os.chown(folder, uid, uid)
+        walls.not_dumpable()
+        self._zygote = self._spawn_zygote(uid)
+        walls.keep_capabilities(*cast("list[int]", plan["keep"]))
+        control = self._zygote.control
+        control.settimeout(_START)
+        answer, _ = wire.receive(control, wire.Reader())
+        self._stop(self._zygote)
+        found = [*cast("list[str]", answer["surprises"]), *walls.seen_from_outside(self._zygote.pid)]
+        self._zygote.memory = self._memory(self._zygote.pid)
+        self._product.sendall(wire.encode({"say": "ready", "surprises": found}))
+
+    def _spawn_zygote(self, uid: int | None) -> _State:
+        plan = self._plan
+        ours, theirs = socket.socketpair()
+        shared = bool(plan["shared_uid"])
+        inner = Walls(
+            limits=self._limits,
+            uid=uid,
+            landlock=bool(plan["landlock"]),
+            metadata=self._namespace or not shared,
+            signals=self._namespace or not shared or walls.landlock_version() >= 6,  # it scopes signals
+            others=limits.tasks_of_user() if shared and not self._namespace else 0,
+            readable=tuple(cast("list[str]", plan["readable"])),
+            writable=tuple(cast("list[str]", plan["writable"])),
+            search=tuple(cast("list[str]", plan["search"])),
+            scratch=os.environ["HOME"],
+            forbidden=tuple(cast("list[str]", plan["forbidden"])),
+            outside=str(plan["outside"]),
+            header=str(plan["header"]),
+        )
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._product.close()
+                ours.close()
+                os.close(self._alarm)
+                zygote(theirs, inner)
+            except BaseException:  # noqa: BLE001  the product reads this where it reports why nothing started
+                sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        theirs.close()
+        return _State(pid, os.pidfd_open(pid), ours)
+
+    def end(self) -> None:
+        """Leave nothing behind: no process, and no file where the scratch folder is a real one."""
+        for state in (*self._parked.values(), *([self._zygote] if self._zygote else [])):
+            state.close()
+        self._parked.clear()
+        self._sweep(set())
+        if self._plan["remove"]:
+            shutil.rmtree(str(self._plan["remove"]), ignore_errors=True)
+
+    def forget(self, turn: str) -> None:
+        """Drop a state."""
+        state = self._parked.pop(turn, None)
+        if state is not None:
+            state.close()
+            self._reap()
+
+    # -- one turn
+
+    def execute(self, head: wire.Head, code: bytes) -> None:
+        """Run code in a fork of a state; keep the fork as a state of its own where a turn's id is given."""
+        parent, turn = cast("str | None", head["parent"]), cast("str | None", head["turn"])
+        self._exits.clear()
+        source = self._zygote if parent is None else self._parked.get(parent)
+        started = time.monotonic()
+        run = self._fork(source, code, head, started) if source is not None else None
+        if run is None:
+            if parent is not None:
+                self.forget(parent)
+            self._product.sendall(wire.encode({"say": "gone"}))
+            return
+        if parent is not None:
+            self._parked.move_to_end(parent)
+        self._watch(run)
+        self._settle(run, turn)
+        old = self._oldest()
+        self._flush(run)
+        self._product.sendall(wire.encode(self._verdict(run), run.report or b""))
+        for state in old:  # the product need not wait for this
+            state.close()
+        self._reap()
+
+    def _fork(self, source: _State, code: bytes, head: wire.Head, started: float) -> _Run | None:
+        """Have a state make a child for a turn. Return None where it does not."""
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.setblocking(False)
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        for descriptor in (out, err):
+            os.set_blocking(descriptor, False)
+        file = os.memfd_create("code")
+        with open(file, "wb", closefd=False) as stream:
+            stream.write(wire.encode({"label": head["label"]}, code))
+        os.lseek(file, 0, os.SEEK_SET)
+        if self._plan["shared_uid"] and not self._namespace:
+            limits.follow_user(source.pid, self._limits)
+        source.control.settimeout(_FORK)
+        try:
+            wire.send_descriptors(source.control, b"fork", (theirs.fileno(), out_end, err_end, file))
+            source.signal(signal.SIGCONT)
+            answer = source.control.recv(16)
+        except OSError:
+            answer = b""
+        finally:
+            theirs.close()
+            for descriptor in (out_end, err_end, file):
+                os.close(descriptor)
+        self._stop(source)
+        if answer != b"forked":
+            ours.close()
+            os.close(out)
+            os.close(err)
+            return None
+        deadline = started + float(cast("float", head["timeout"]))
+        return _Run(int(cast("int", head["serial"])), deadline, ours, {out: "stdout", err: "stderr"}, started)
+
+    def _watch(self, run: _Run) -> None:
+        """Serve a running turn until it has reported, ended, or been ended."""
+        selector = selectors.DefaultSelector()
+        for source in (run.channel.fileno(), self._alarm, self._product.fileno(), *run.pipes):
+            selector.register(source, selectors.EVENT_READ)
+        step = _TICK if self._namespace else _TICK_IN_HOST
+        tick = run.started + step
+        while run.report is None and not run.ended:
+            due = min(tick, run.deadline if not run.reason else tick, run.kill_at or tick)
+            for key, _ in selector.select(max(0.0, due - time.monotonic())):
+                if key.fd in run.pipes:
+                    self._take_output(run, key.fd, selector)
+                elif key.fd == self._alarm:
+                    if run.serial in self._alarms():
+                        self._interrupt(run, "interrupted")
+                elif key.fd == run.channel.fileno():
+                    self._take_message(run, selector)
+                elif key.fd == self._product.fileno():
+                    raise wire.BrokenWireError  # it speaks only between turns: this is its end
+                elif run.report is None:
+                    run.ended = True  # the pidfd
+            now = time.monotonic()
+            if now >= run.deadline:
+                self._interrupt(run, "timeout")
+            if run.kill_at is not None and now >= run.kill_at:
+                self._kill(run)
+            if now >= tick:
+                tick = now + step
+                self._check_use(run)
+                self._flush(run, wait=False)
+        selector.close()
+
+    def _take_output(self, run: _Run, pipe: int, selector: selectors.BaseSelector | None) -> bool:
+        """Read what is there. Return whether there may be more."""
+        try:
+            piece = os.read(pipe, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not piece:
+            if selector is not None:
+                selector.unregister(pipe)
+            return False
+        room = max(0, self._limits.output - run.written)
+        run.written += len(piece)
+        run.pending[run.pipes[pipe]] += piece[:room]
+        run.truncated += len(piece[room:].decode(errors="ignore"))
+        if run.written > limits.HARD_OUTPUT * self._limits.output and not run.reason:
+            run.reason = "output"
+            self._kill(run)
+        return True
+
+    def _take_message(self, run: _Run, selector: selectors.BaseSelector) -> None:
+        """Read from the turn's channel: first who it is, at last its report."""
+        try:
+            piece, sender = wire.receive_from(run.channel)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            piece, sender = b"", 0
+        if not piece:
+            selector.unregister(run.channel)
+            if run.state is None:
+                run.ended = True
+            return
+        try:
+            if run.state is None:
+                run.state = self._identify(sender, run.channel)
+                selector.register(run.state.handle, selectors.EVENT_READ)
+            elif run.state.pid != sender:
+                raise wire.BrokenWireError("another process spoke for the turn")  # noqa: TRY301  the same end for all of these
+            for head, body in run.reader.feed(piece):
+                if head.get("report") is True:
+                    run.report = body
+        except wire.BrokenWireError as error:
+            run.note = str(error)
+            self._kill(run)
+
+    def _identify(self, sender: int, channel: socket.socket) -> _State:
+        """Take the process that first spoke on a channel for the turn, if it can be."""
+        known = {state.pid for state in self._parked.values()} | {self._zygote.pid if self._zygote else 0}
+        try:
+            handle = os.pidfd_open(sender)
+        except (OSError, ValueError) as error:
+            raise wire.BrokenWireError("nobody there") from error
+        if sender in known or _parent(sender) != os.getpid():
+            os.close(handle)
+            raise wire.BrokenWireError("another process spoke for the turn")
+        return _State(sender, handle, channel)
+
+    def _interrupt(self, run: _Run, reason: str) -> None:
+        if run.reason:
+            return
+        run.reason = reason
+        run.kill_at = time.monotonic() + GRACE
+        if run.state is not None:
+            run.state.signal(signal.SIGINT)
+
+    def _kill(self, run: _Run) -> None:
+        if run.state is not None:
+            run.state.signal(signal.SIGKILL)
+        run.ended = True
+
+    def _check_use(self, run: _Run) -> None:
+        """End a turn whose processes hold too much memory together, or that has filled the disk where no tmpfs stops it."""
+        base = self._zygote.memory if self._zygote else 0
+        turns = self._strays({state.pid for state in self._registered()})
+        if sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
+            # That counted pages shared between forks for each of them. Exactly is slower, and only asked now.
+            if sum(self._memory_exactly(pid) for pid in turns) > self._limits.memory:
+                run.reason = run.reason or "memory"
+                self._kill(run)
+        elif not self._namespace:
+            used = self._scan()
+            if len(used) > self._limits.files or sum(mark.size for mark in used.values()) > self._limits.disk:
+                run.reason = run.reason or "killed"
+                run.note = "it filled its scratch folder"
+                self._kill(run)
+
+    def _settle(self, run: _Run, turn: str | None) -> None:
+        """Stop what goes on as a state, kill what does not, take the last output."""
+        state = run.state
+        alive = state is not None and run.report is not None and not run.reason and not run.note and self._stop(state)
+        for name, parked in list(self._parked.items()):
+            parked.signal(signal.SIGSTOP)  # a turn may have woken it
+            if not _living(parked.pid):
+                self.forget(name)  # or killed it
+        self._sweep({parked.pid for parked in self._registered()} | ({state.pid} if state is not None and alive else set()))
+        for pipe in run.pipes:
+            while self._take_output(run, pipe, None):
+                pass
+            os.close(pipe)
+        if state is None:
+            run.channel.close()
+        elif alive and turn is not None and not run.reason:
+            state.memory = self._memory(state.pid)
+            self.forget(turn)
+            self._parked[turn] = state
+            run.kept = True
+        else:
+            run.note = run.note or self._ending(state.pid, run)
+            state.close()
+
+    def _ending(self, pid: int, run: _Run) -> str:
+        """How a process that did not report came to its end, in words."""
+        status = self._exits.get(pid)
+        if run.report is not None or run.reason or status is None:
+            return ""
+        if os.WIFSIGNALED(status):
+            return f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"left by itself with exit code {os.WEXITSTATUS(status)}"
+
+    def _verdict(self, run: _Run) -> wire.Head:
+        """What is said of a turn, none of it in the turn's own words. What a turn made whose state is not kept is removed."""
+        before, now = self._files, self._scan()
+        home = os.environ["HOME"] + "/"
+        written = [
+            name.removeprefix(home) for name, mark in now.items() if mark.time and before.get(name) != mark and home in name
+        ]
+        if not run.kept:
+            for name in sorted(now.keys() - before.keys(), reverse=True):  # what lies in a folder before the folder
+                with contextlib.suppress(OSError):
+                    Path(name).unlink() if Path(name).is_symlink() or not Path(name).is_dir() else Path(name).rmdir()
+            now = self._scan()
+        self._files = now
+        return {
+            "say": "done",
+            "status": run.reason or ("ok" if run.report is not None and not run.note else "killed"),
+            "note": run.note,
+            "duration": time.monotonic() - run.started,
+            "truncated": run.truncated,
+            "files": sorted(written),
+            "parked": list(self._parked),
+        }
+
+    def _flush(self, run: _Run, *, wait: bool = True) -> None:
+        """Pass output on. While the turn runs, only if the product reads: a slow reader must not stop the clock."""
+        for stream, data in run.pending.items():
+            if data and (wait or _writable(self._product)):
+                self._product.sendall(wire.encode({"say": "output", "stream": stream}, data))
+                run.pending[stream] = b""
+
+    def _alarms(self) -> set[int]:
+        with contextlib.suppress(BlockingIOError):
+            return {int(word) for word in os.read(self._alarm, 4096).split()}
+        return set()
+
+    # -- processes
+
+    def _registered(self) -> list[_State]:
+        return [*([self._zygote] if self._zygote else []), *self._parked.values()]
+
+    def _stop(self, state: _State) -> bool:
+        """Stop a child of ours. Return False where it has ended instead."""
+        state.signal(signal.SIGSTOP)
+        try:
+            result = os.waitid(os.P_PIDFD, state.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return result is not None and result.si_code == os.CLD_STOPPED
+
+    def _oldest(self) -> list[_State]:
+        """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""
+        old = []
+        while len(self._parked) > limits.PARKED or (len(self._parked) > 1 and self._too_heavy()):
+            old.append(self._parked.popitem(last=False)[1])
+        return old
+
+    def _too_heavy(self) -> bool:
+        base = self._zygote.memory if self._zygote else 0
+        if sum(max(0, state.memory - base) for state in self._parked.values()) <= self._limits.memory:
+            return False
+        return sum(self._memory_exactly(state.pid) for state in self._parked.values()) > self._limits.memory
+
+    def _sweep(self, keep: set[int]) -> None:
+        """Kill every process of the sandbox but these and init, and those that they make meanwhile, until none is left."""
+        deadline = time.monotonic() + 5
+        while strays := self._strays(keep):
+            for pid in strays:
+                with contextlib.suppress(OSError):
+                    handle = os.pidfd_open(pid)
+                    if self._ours(pid):
+                        signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    os.close(handle)
+            time.sleep(0.0002)
+            self._reap()
+            if time.monotonic() > deadline:
+                raise wire.BrokenWireError  # something cannot be killed: the sandbox ends, and with it its namespace
+        self._reap()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._exits[pid] = status
+
+    def _strays(self, keep: set[int]) -> list[int]:
+        """Living processes of the sandbox other than init and these.
+
+        Where we have no namespace ours is everything in our session: the allow-list has no setsid.
+        """
+        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  every tick: no objects
+        keep = keep | {os.getpid()}
+        return [pid for pid in found if pid not in keep and self._ours(pid) and _living(pid)]
+
+    def _ours(self, pid: int) -> bool:
+        return self._namespace or _session(pid) == os.getpid()
+
+    def _memory(self, pid: int) -> int:
+        """Anonymous resident bytes of a process, those included that it shares with its forks."""
+        try:
+            fields = Path(f"/proc/{pid}/statm").read_text().split()
+        except OSError:
+            return 0
+        return (int(fields[1]) - int(fields[2])) * _PAGE
+
+    def _memory_exactly(self, pid: int) -> int:
+        """The share of a process in the memory it uses; the bytes above where the kernel does not tell us."""
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            return self._memory(pid)
+        return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
+
+    def _scan(self) -> dict[str, _Mark]:
+        """Return all that there is where a turn may write, by its path. Follows no link, and stops beyond the number allowed."""
+        found: dict[str, _Mark] = {}
+        folders = [self._scratch, *(["/dev/shm"] if self._namespace else [])]  # noqa: S108
+        while folders and len(found) <= 2 * self._limits.files:
+            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    with contextlib.suppress(OSError):
+                        facts = entry.stat(follow_symlinks=False)
+                        ordinary = entry.is_file(follow_symlinks=False)
+                        found[entry.path] = _Mark(
+                            facts.st_ino, *((facts.st_mtime_ns, facts.st_blocks * 512) if ordinary else (0, 0))
+                        )
+        return found
+
+
+def _writable(product: socket.socket) -> bool:
+    selector = selectors.PollSelector()
+    selector.register(product, selectors.EVENT_WRITE)
+    return bool(selector.select(0))
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the state on: state, parent, group, session."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return [b"X", b"0", b"0", b"0"]
+
+
+def _living(pid: int) -> bool:
+    return _stat(pid)[0] not in {b"Z", b"X"}
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _session(pid: int) -> int:
+    return int(_stat(pid)[3])

@@ -1,0 +1,85 @@
+"""What the kernel itself holds a turn to: resource limits, set once and inherited by every fork.
+
+`RLIMIT_DATA` gives a MemoryError at the line that asked for too much; what several processes take together, and disk where there
+is no tmpfs, is counted by init. The allow-list has no call that changes a limit.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+from codegen_chat.turn import Limits
+
+PARKED = 12
+"""How many states stay ready to be forked from."""
+
+HARD_OUTPUT = 16
+"""How many times the output limit a turn may write before it is ended for it."""
+
+CODE_BYTES = 1 << 20
+REPORT_BYTES = 4 << 20
+OPEN_FILES = 256
+SLACK = 8
+"""Processes beyond the turn's own and the parked ones: the zygote, a turn's two short-lived forks, a zombie or two."""
+
+
+def apply(limits: Limits, *, others: int) -> None:
+    """Set this process's limits for good.
+
+    Args:
+        limits: What the turn may use.
+        others: Threads that the uid already has where it is shared with the person's other programs, else 0.
+    """
+    exact = {
+        resource.RLIMIT_DATA: baseline("VmData") + limits.memory,
+        resource.RLIMIT_FSIZE: limits.disk,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_CPU: 60 + 4 * int(limits.timeout),
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_SIGPENDING: 128,
+        resource.RLIMIT_NICE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+    }
+    for name, value in exact.items():
+        resource.setrlimit(name, (value, value))
+    processes = others + limits.processes + PARKED + SLACK
+    # Soft only, where init has to follow the number of the person's other threads.
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1] if others else processes
+    resource.setrlimit(resource.RLIMIT_NPROC, (_least(processes, hard), hard))
+
+
+def follow_user(pid: int, limits: Limits) -> None:
+    """Move a process's soft limit of processes along with the number of threads that our uid has now."""
+    hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
+    wanted = tasks_of_user() + limits.processes + PARKED + SLACK
+    resource.prlimit(pid, resource.RLIMIT_NPROC, (_least(wanted, hard), hard))
+
+
+def tasks_of_user() -> int:
+    """Count the threads on this machine that have our uid (those of the sandbox itself show as root's, being non-dumpable)."""
+    uid = os.getuid()
+    count = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if entry.stat().st_uid == uid:
+                    count += (entry / "task").stat().st_nlink - 2
+            except OSError:
+                continue  # it has ended
+    return count
+
+
+def baseline(field: str) -> int:
+    """Read one size of this process from /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+def _least(wanted: int, hard: int) -> int:
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

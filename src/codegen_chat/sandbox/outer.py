@@ -1,0 +1,255 @@
+"""The outer wall: how init is started, what it finds there, and whether this machine can have it at all.
+
+With bubblewrap: namespaces of processes, network, mounts, IPC and host name; of the files only the interpreter, its libraries
+and the environment's packages, read-only; no home. Without it init is an ordinary process, and Landlock and seccomp alone are
+the wall.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import site
+import stat
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from codegen_chat.errors import SandboxUnavailable
+from codegen_chat.sandbox import walls
+from codegen_chat.turn import Limits
+
+BWRAP = "/usr/bin/bwrap"
+"""The distribution's own: where unprivileged namespaces are restricted, the exemption is bound to this path."""
+
+INSTALL_BWRAP = "apt install bubblewrap"
+_SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/libx32", "/usr/local/lib", "/usr/share/zoneinfo", "/nix/store")
+_ROOT_LINKS = ("/lib", "/lib64", "/lib32", "/libx32")
+_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
+_DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
+_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "BLIS")
+SCRATCH = "/scratch"
+"""Where a turn may write, in the sandbox's own file system."""
+
+_FREE_UIDS = (0x70000000, 0x0FFFFFFE)  # above what systemd gives to containers
+_FEW_UIDS = (61184, 4000)  # what systemd gives to services: where root's own map is small
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All that starting init takes."""
+
+    tier: str
+    command: list[str]
+    environment: dict[str, str]
+    plan: dict[str, object]
+    root: str
+    """The real scratch folder, or "" where scratch lives in the sandbox's memory."""
+
+
+def plan(limits: Limits, *, outside: str, without: Collection[str] = ()) -> Start:
+    """Choose the walls for this machine.
+
+    Args:
+        limits: What a turn may use.
+        outside: A folder with one readable file in it, for the walls' own test.
+        without: Layers to leave away, "bwrap" or "landlock", to test the others by themselves.
+
+    Raises:
+        SandboxUnavailable: Too little holds here; the message says what, and what to do.
+    """
+    if not sys.platform.startswith("linux"):
+        raise SandboxUnavailable(f"no sandbox on {sys.platform}: run codegen-chat in a Linux machine (a VM, or WSL2 on Windows)")
+    if not walls.seccomp_known():
+        raise SandboxUnavailable(
+            "the kernel offers no seccomp filter for this machine: use a Linux 4.14 or later on x86_64 or aarch64"
+        )
+    landlock = "landlock" not in without and walls.landlock_version() >= walls.LANDLOCK_NEEDED
+    lacks_bwrap = "left away" if "bwrap" in without else bwrap_lacks()
+    if lacks_bwrap and not landlock:
+        raise SandboxUnavailable(
+            f"neither bubblewrap ({lacks_bwrap}) nor Landlock holds here: {INSTALL_BWRAP}, or use Linux 6.2 or later"
+        )
+    uid = _free_uid() if os.getuid() == 0 else None
+    if not lacks_bwrap:
+        return _start("A" if landlock else "A-", limits, uid, "", outside=outside, landlock=landlock)
+    if uid is not None:
+        unreachable = next((path for path in (*_interpreter(), *_packages()) if not _readable_by_all(path)), None)
+        if unreachable:
+            raise SandboxUnavailable(
+                f"only root can read {unreachable}, and no code is run as root: {INSTALL_BWRAP} (here: {lacks_bwrap}), "
+                "or use a Python that everybody can read"
+            )
+    return _start("B", limits, uid, f"{outside}/scratch", outside=outside, landlock=True)
+
+
+def bwrap_lacks() -> str:
+    """Try bubblewrap. Return "" where it works, else why not."""
+    if not Path(BWRAP).exists():
+        return "not installed"
+    attempt = subprocess.run(
+        [BWRAP, *_namespaces(), "--ro-bind", "/", "/", "--proc", "/proc", "/bin/true"],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        env={},
+        timeout=20,
+        check=False,
+    )
+    return "" if attempt.returncode == 0 else (attempt.stderr.decode(errors="replace").strip().splitlines() or ["it fails"])[-1]
+
+
+def _start(tier: str, limits: Limits, uid: int | None, root: str, *, outside: str, landlock: bool) -> Start:
+    namespace = not root
+    scratch = root or SCRATCH
+    readable = [path for path in (*_interpreter(), *_packages(), *_SYSTEM, *_FILES, *_source()) if Path(path).exists()]
+    root_caps = [walls.CAP_KILL, walls.CAP_SYS_PTRACE, walls.CAP_DAC_OVERRIDE]
+    return Start(
+        tier=tier,
+        command=[*(_bwrap(readable, work_uid=uid) if namespace else []), *_python()],
+        environment=_environment(f"{scratch}/work", f"{scratch}/tmp"),
+        plan={
+            "limits": asdict(limits),
+            "namespace": namespace,
+            "landlock": landlock,
+            "uid": uid,
+            "shared_uid": uid is None,
+            "keep": root_caps if uid is not None else [walls.CAP_SYS_PTRACE] if namespace else [],
+            "scratch": scratch,
+            "remove": outside if root else "",
+            "readable": [*readable, *_DEVICES],
+            "writable": ["/dev/null", scratch, *(["/dev/shm"] if namespace else [])],  # noqa: S108
+            "search": list(_packages()),
+            "forbidden": [f"{outside}/canary", *_file_of_home()],
+            "outside": outside,
+        },
+        root=root,
+    )
+
+
+def _bwrap(readable: list[str], *, work_uid: int | None) -> list[str]:
+    """Bubblewrap's arguments. Every path is ours: nothing that a turn wrote is ever bound or mounted over."""
+    arguments = [BWRAP, *_namespaces(), "--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    capabilities = ["SYS_ADMIN", "SYS_PTRACE", "SETPCAP"]
+    if work_uid is not None:
+        capabilities += ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE", "CHOWN"]
+    for name in capabilities:
+        arguments += ["--cap-add", f"CAP_{name}"]
+    made: set[Path] = {Path("/")}
+    for path in readable:
+        # bubblewrap would make missing parents 0700, for root alone.
+        arguments += _parents(Path(path), made)
+        arguments += ["--ro-bind", path, path]
+    for name in _ROOT_LINKS:
+        if Path(name).is_symlink():
+            arguments += ["--symlink", str(Path(name).readlink()), name]
+        elif Path(name).exists():
+            arguments += ["--ro-bind", name, name]
+    for folder in ("/proc", SCRATCH, "/dev/shm"):  # noqa: S108
+        arguments += [*_parents(Path(folder), made), "--perms", "0755", "--dir", folder]
+    for device in _DEVICES:
+        arguments += ["--dev-bind", device, device]
+    if Path("/tmp") not in made:  # noqa: S108  else something that we need lies there, and code has to ask for its TMPDIR
+        arguments += ["--symlink", f"{SCRATCH}/tmp", "/tmp"]  # noqa: S108
+    arguments += ["--symlink", "/proc/self/fd", "/dev/fd", "--proc", "/proc", "--remount-ro", "/", "--chdir", "/", "--"]
+    return arguments
+
+
+def _parents(path: Path, made: set[Path]) -> list[str]:
+    arguments = []
+    for parent in reversed(path.parents):
+        if parent not in made:
+            made.add(parent)
+            arguments += ["--perms", "0755", "--dir", str(parent)]
+    made.add(path)
+    return arguments
+
+
+def _namespaces() -> list[str]:
+    user = [] if os.getuid() == 0 else ["--unshare-user"]
+    return [*user, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+
+
+def _python() -> list[str]:
+    """A bare interpreter: no site, no user packages, nothing from the working folder, all text UTF-8."""
+    executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    begin = (
+        f"import sys; sys.path.append({_package_root()!r}); from codegen_chat.sandbox.init import main; "
+        "sys.path.pop(); main(int(sys.argv[1]), int(sys.argv[2]))"
+    )
+    return [executable, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", begin]
+
+
+def _environment(work: str, temporary: str) -> dict[str, str]:
+    """What a turn finds in os.environ: nothing of the person's but the time zone."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": work,
+        "TMPDIR": temporary,
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",  # sets come out in the same order when a session is replayed
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": f"{temporary}/matplotlib",
+        **{f"{name}_NUM_THREADS": "1" for name in _THREADS},
+        **({"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}),
+    }
+
+
+def _interpreter() -> tuple[str, ...]:
+    """The executable, the standard library, and the folder of libpython."""
+    executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    paths = [executable, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    library = sysconfig.get_config_var("LDLIBRARY")
+    folder = sysconfig.get_config_var("LIBDIR")
+    if isinstance(library, str) and isinstance(folder, str) and ".so" in library:
+        paths += [str(path) for path in Path(folder).glob(library + "*")]
+    return tuple(dict.fromkeys(paths))
+
+
+def _packages() -> tuple[str, ...]:
+    """The folders of installed packages that this interpreter imports from."""
+    known = {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(path for path in sys.path if path in known and Path(path).is_dir())
+
+
+def _source() -> tuple[str, ...]:
+    """This package itself, where it is not among the installed ones (an editable installation)."""
+    root = Path(_package_root())
+    return () if str(root) in _packages() else (str(root / "codegen_chat"),)
+
+
+def _package_root() -> str:
+    return str(Path(__file__).resolve().parents[2])
+
+
+def _readable_by_all(path: str) -> bool:
+    real = Path(path).resolve()
+    try:
+        folders = all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
+        return folders and bool(real.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _free_uid() -> int:
+    """A uid that nobody has, new for each sandbox: its processes can be counted, and two sandboxes cannot reach each other."""
+    for first, count in (_FREE_UIDS, _FEW_UIDS):
+        uid = first + secrets.randbelow(count)
+        for line in Path("/proc/self/uid_map").read_text().splitlines():
+            begin, _, length = map(int, line.split())
+            if begin <= uid < begin + length:
+                return uid
+    raise SandboxUnavailable("root has no other uid to run code under in this container: start codegen-chat as an ordinary user")
+
+
+def _file_of_home() -> list[str]:
+    """One readable file in the person's home, which the walls' own test must then fail to read."""
+    try:
+        home = Path.home()
+        return [str(path) for path in home.iterdir() if path.is_file() and os.access(path, os.R_OK)][:1]
+    except (OSError, RuntimeError):
+        return []

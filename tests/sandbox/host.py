@@ -1,0 +1,236 @@
+"""What the attacks are aimed at, and how their effects are seen from outside: files, listeners, a process, a product."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from codegen_chat.turn import Execution, Failure
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMITS = {"timeout": 5.0, "memory": 256 << 20, "processes": 24, "output": 64 << 10, "disk": 8 << 20, "files": 512}
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One way to run the same attacks: layers left away, and whose product it is (None: ours)."""
+
+    name: str
+    without: tuple[str, ...] = ()
+    uid: int | None = None
+    tier: str = "A"
+    public: bool = False
+    """Whether the interpreter must be one that everybody can read."""
+
+
+def legs(*, every: bool = True) -> list[Leg]:
+    """The legs that this uid can run: as root all, as an ordinary user those of an ordinary user. Else one for each wall."""
+    if os.getuid() != 0:
+        found = [Leg("A-as-user"), Leg("B-as-user", ("bwrap",), tier="B")]
+        more = [Leg("A-without-landlock-as-user", ("landlock",), tier="A-")]
+    else:
+        found = [Leg("A-as-root"), Leg("B-as-user", ("bwrap",), 1000, "B", public=True)]
+        more = [
+            Leg("A-as-user", uid=1000, public=True),
+            Leg("B-as-root", ("bwrap",), tier="B", public=True),
+            Leg("A-without-landlock-as-root", ("landlock",), tier="A-"),
+        ]
+    return [*found, *more] if every else found
+
+
+@dataclass
+class Host:
+    """A person's machine: a home with secrets, listeners, a neighbour process, and a product whose sandbox is attacked."""
+
+    leg: Leg
+    folder: Path = field(init=False)
+    token: str = field(init=False)
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="attacked-"))
+        self.folder.chmod(0o755)
+        self.token = "token-" + secrets.token_hex(16)
+        self.home = self.folder / "home"
+        self._furnish()
+        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        self.unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.unix.bind(str(self.folder / "socket"))
+        (self.folder / "socket").chmod(0o777)
+        self.abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.abstract.bind("\0" + self.token[:20])
+        python, path = _public_python(self.folder) if self.leg.public else (sys.executable, ROOT / "src")
+        as_user: dict[str, Any] = (
+            {} if self.leg.uid is None else {"user": self.leg.uid, "group": self.leg.uid, "extra_groups": []}
+        )
+        environment = {"HOME": str(self.home), "SECRET_TOKEN": self.token, "PYTHONPATH": str(path), "PATH": os.environ["PATH"]}
+        self.neighbour = subprocess.Popen([python, "-S", "-c", "import time; time.sleep(3600)"], env=environment, **as_user)
+        driver = shutil.copy(Path(__file__).with_name("driver.py"), self.folder / "driver.py")
+        settings = json.dumps({"limits": LIMITS, "without": self.leg.without, "secret": str(self.home / "secret.txt")})
+        self.product = subprocess.Popen(
+            [python, "-W", "error", str(driver), settings],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=self.home,
+            **as_user,
+        )
+        self.answer = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.product, self.neighbour):
+            process.kill()
+            process.wait()
+        for stream in (self.product.stdin, self.product.stdout):
+            if stream:
+                stream.close()
+        for listener in (self.tcp, self.udp, self.unix, self.abstract):
+            listener.close()
+        shutil.rmtree(self.folder)
+
+    def _furnish(self) -> None:
+        (self.home / ".ssh").mkdir(parents=True)
+        (self.home / "secret.txt").write_text(self.token)
+        (self.home / ".ssh" / "id_rsa").write_text(self.token)
+        (self.home / ".bashrc").write_text("# mine\n")
+        (self.home / "stolen.py").write_text(f"token = '{self.token}'\n")
+        os.mkfifo(self.home / "pipe")
+        if self.leg.uid is not None:
+            for path in (self.home, *self.home.rglob("*")):
+                os.chown(path, self.leg.uid, self.leg.uid)
+
+    def execute(self, code: str, *, parent: str | None = None, turn: str | None = None, timeout: float = 5.0) -> Execution:
+        assert self.product.stdin is not None
+        request = {"code": code, "parent": parent, "turn": turn, "timeout": timeout}
+        self.product.stdin.write(json.dumps(request) + "\n")
+        self.product.stdin.flush()
+        answer = self._read()
+        failure = answer.pop("failure")
+        return Execution(**answer, failure=Failure(**failure) if failure else None)
+
+    def _read(self) -> dict[str, Any]:
+        assert self.product.stdout is not None
+        line = self.product.stdout.readline()
+        assert line, "the product died"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def filled(self, code: str) -> str:
+        """Put this machine's facts in place of the names that attacks use for them."""
+        facts = {
+            "«home»": str(self.home),
+            "«secret»": str(self.home / "secret.txt"),
+            "«folder»": str(self.folder),
+            "«tcp»": str(self.tcp.getsockname()[1]),
+            "«udp»": str(self.udp.getsockname()[1]),
+            "«unix»": str(self.folder / "socket"),
+            "«abstract»": self.token[:20],
+            "«neighbour»": str(self.neighbour.pid),
+            "«product»": str(self.product.pid),
+            "«source»": str(ROOT / "src"),
+        }
+        for name, fact in facts.items():
+            code = code.replace(name, fact)
+        return code
+
+    def marks(self) -> dict[str, object]:
+        """Everything on this machine that an attack could change."""
+        marks: dict[str, object] = {}
+        for path in sorted(self.home.rglob("*")):
+            facts = path.lstat()
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            marks[str(path)] = (facts.st_mode, facts.st_uid, facts.st_mtime_ns, facts.st_nlink, content, os.listxattr(path))
+        marks["folder"] = sorted(entry.name for entry in self.folder.iterdir())
+        for process in (self.neighbour, self.product):
+            marks[f"alive {process.pid}"] = process.poll() is None and _state(process.pid) != "T"
+        return marks
+
+    def reached(self) -> list[str]:
+        """Names of the listeners that somebody talked to."""
+        listeners = {"tcp": self.tcp, "udp": self.udp, "unix": self.unix, "abstract": self.abstract}
+        readable, _, _ = select.select(list(listeners.values()), [], [], 0)
+        return [name for name, listener in listeners.items() if listener in readable]
+
+    def sandbox_pids(self) -> set[int]:
+        """Living processes below the product."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (fields := _fields(int(entry.name))) and fields[0] not in "ZX":
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+        found: set[int] = set()
+        waiting = [self.product.pid]
+        while waiting:
+            for child in children.get(waiting.pop(), []):
+                found.add(child)
+                waiting.append(child)
+        return found
+
+    def limits_in_force(self) -> bool:
+        """Whether every process that runs a person's code is held to few processes and little data."""
+        walled = [pid for pid in self.sandbox_pids() if "\nSeccomp:\t2" in _read_proc(pid, "status")]
+        return bool(walled) and all(
+            _limit(pid, "Max processes") < 100_000 and _limit(pid, "Max data size") < 4 << 30 for pid in walled
+        )
+
+
+def gone(pids: set[int], seconds: float = 10.0) -> bool:
+    """Wait until none of these processes lives."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any((fields := _fields(pid)) and fields[0] not in "ZX" for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _limit(pid: int, name: str) -> float:
+    line = next(line for line in _read_proc(pid, "limits").splitlines() if line.startswith(name))
+    soft = line[len(name) :].split()[0]
+    return float("inf") if soft == "unlimited" else float(soft)
+
+
+def _state(pid: int) -> str:
+    fields = _fields(pid)
+    return fields[0] if fields else "X"
+
+
+def _fields(pid: int) -> list[str]:
+    return _read_proc(pid, "stat").rpartition(") ")[2].split()
+
+
+def _read_proc(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        return ""
+
+
+def _public_python(folder: Path) -> tuple[str, Path]:
+    """An interpreter that another uid can run, and a copy of the package that it can read."""
+    public = folder / "public"
+    shutil.copytree(
+        ROOT / "src" / "codegen_chat", public / "codegen_chat", ignore=shutil.ignore_patterns("assets", "__pycache__")
+    )
+    for python in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
+        check = [python, "-c", "import sys; assert sys.version_info >= (3, 11)"]
+        try:
+            subprocess.run(check, check=True, capture_output=True, user=65534, group=65534, extra_groups=[], cwd="/")
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python, public
+    raise AssertionError("legs as another user need a Python 3.11 or later that everybody can run, such as /usr/bin/python3")

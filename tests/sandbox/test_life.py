@@ -1,0 +1,161 @@
+"""Beginnings and ends: refusals, losses, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codegen_chat.errors import SandboxUnavailable
+from codegen_chat.sandbox import outer, walls
+from codegen_chat.sandbox.kernel import Kernel, probe
+from codegen_chat.turn import last_execution
+from tests.sandbox.host import Host, Leg, gone, legs
+
+VALUE = "x = 41\nx + 1"
+
+
+@pytest.fixture(params=[leg for leg in legs() if leg.tier != "A-"], ids=lambda leg: leg.name)
+def own(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A machine of the test's own: the product is killed in it."""
+    leg: Leg = request.param
+    with Host(leg) as machine:
+        yield machine
+
+
+def test_kill_9_of_the_product_leaves_no_process_and_no_file(own: Host) -> None:
+    assert own.execute("import os\nif os.fork() == 0:\n    import time; time.sleep(60)\nx = 1", turn="1").status == "ok"
+    pids = own.sandbox_pids()
+    assert len(pids) >= 3
+    own.product.kill()
+    assert gone(pids)
+    assert not [path for path in Path(tempfile.gettempdir()).glob("codegen-chat-*/scratch") if path.owner() == own.home.owner()]
+
+
+def test_kill_9_of_the_product_in_the_middle_of_a_turn(own: Host) -> None:
+    assert own.product.stdin is not None
+    own.product.stdin.write('{"code": "while True: pass", "parent": null, "turn": null, "timeout": 60}\n')
+    own.product.stdin.flush()
+    pids = own.sandbox_pids()
+    own.product.kill()
+    assert gone(pids | own.sandbox_pids())
+
+
+def test_kill_9_of_init_costs_a_replay_and_leaves_nobody(own: Host) -> None:
+    assert own.execute("x = 41", turn="1").status == "ok"
+    pids = own.sandbox_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert gone(pids)
+    execution = own.execute("x + 1", parent="1")
+    assert (execution.status, execution.value) == ("ok", "42")
+    assert "rebuilt" in execution.note
+
+
+def test_init_killed_alone_takes_everything_along(own: Host) -> None:
+    assert own.execute("x = 41", turn="1").status == "ok"
+    pids = own.sandbox_pids()
+    init = next(pid for pid in pids if b"sandbox.init" in Path(f"/proc/{pid}/cmdline").read_bytes() and _children(pid) & pids)
+    os.kill(init, signal.SIGKILL)
+    assert gone({init})
+    assert own.execute("x + 1", parent="1").value == "42"
+    assert gone(pids)
+
+
+def _children(pid: int) -> set[int]:
+    return {
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(") ")[2].split()[1]) == pid
+    }
+
+
+def test_close_leaves_nothing() -> None:
+    before = set(Path(tempfile.gettempdir()).glob("codegen-chat-*"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with Kernel.start() as kernel:
+            assert last_execution(kernel.execute(VALUE, parent=None, turn="1")).value == "42"
+    assert set(Path(tempfile.gettempdir()).glob("codegen-chat-*")) <= before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_many_turns_hold_few_processes_and_descriptors(own: Host) -> None:
+    parent = None
+    for n in range(30):
+        assert own.execute(f"x = {n}", parent=parent, turn=str(n)).status == "ok"
+        parent = str(n)
+    assert len(own.sandbox_pids()) <= 12 + 4
+    assert len(os.listdir(f"/proc/{own.product.pid}/fd")) < 20
+
+
+def test_without_any_wall_it_refuses_in_one_line() -> None:
+    with pytest.raises(SandboxUnavailable, match=r"neither bubblewrap .* nor Landlock") as refusal:
+        Kernel.start(without=("bwrap", "landlock"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_without_seccomp_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walls, "seccomp_known", lambda: False)
+    with pytest.raises(SandboxUnavailable, match="seccomp"):
+        Kernel.start()
+
+
+def test_on_another_system_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SandboxUnavailable, match="Linux"):
+        Kernel.start()
+
+
+def test_root_without_bubblewrap_and_with_a_python_of_its_own_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(outer, "_readable_by_all", lambda path: False)
+    with pytest.raises(SandboxUnavailable, match="only root can read .*apt install bubblewrap"):
+        Kernel.start(without=("bwrap",))
+
+
+def test_a_wall_that_does_not_hold_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = outer.plan
+
+    def leaky(*arguments: object, **settings: object) -> outer.Start:
+        start = real(*arguments, **settings)  # type: ignore[arg-type]
+        assert isinstance(start.plan["forbidden"], list)
+        start.plan["forbidden"].append(os.__file__)  # which can be read, and must be for Python to run
+        return start
+
+    monkeypatch.setattr(outer, "plan", leaky)
+    with pytest.raises(SandboxUnavailable, match="the walls do not hold here: .* can be read"):
+        Kernel.start()
+
+
+def test_an_init_that_dies_at_its_start_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outer, "_python", lambda: [sys.executable, "-c", "raise OSError('no way')"])
+    with pytest.raises(SandboxUnavailable, match="did not start .*"):
+        Kernel.start()
+
+
+def test_probe_says_what_holds() -> None:
+    layers = {layer.name: layer for layer in probe()}
+    assert layers["self-test"].holds
+    assert layers["seccomp"].holds
+    assert layers["landlock"].holds == (walls.landlock_version() >= 3)
+    assert all(layer.detail for layer in layers.values())
+
+
+def test_a_kernel_started_in_a_thread_outlives_it() -> None:
+    code = (
+        "import threading\nfrom codegen_chat.sandbox.kernel import Kernel\nfrom codegen_chat.turn import last_execution\n"
+        "box = []\nt = threading.Thread(target=lambda: box.append(Kernel.start()))\nt.start(); t.join()\n"
+        "print(last_execution(box[0].execute('40 + 2', parent=None, turn=None)).value)\nbox[0].close()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(outer.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.stdout, done.stderr) == ("42\n", "")

@@ -1,0 +1,52 @@
+"""The examples, played on the embedded model with its own settings; each exported program runs by itself and prints the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codegen_chat.api import Loading, Session, load
+from codegen_chat.session import spec
+from codegen_chat.settings import Settings
+
+SPECS = sorted(Path(__file__).parents[1].joinpath("sessions").glob("*.txt"))
+
+
+@pytest.fixture(scope="module")
+def nano() -> Loading:
+    return Loading(load)
+
+
+@pytest.fixture
+def session(nano: Loading) -> Iterator[Session]:
+    with Session.open(Settings(save=False), model=nano) as opened:
+        assert opened.unsafe is None
+        yield opened
+
+
+def test_there_are_examples() -> None:
+    assert len(SPECS) >= 12
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_an_example_plays_right_and_its_export_runs(path: Path, session: Session, tmp_path: Path) -> None:
+    steps = spec.read(path.read_bytes(), path.name, {}).steps
+    expectations = 0
+    printed = []
+    for step in steps:
+        turn = session.run(step.text)
+        assert turn.accepted, turn
+        assert turn.execution is not None
+        printed.append(turn.execution.stdout)
+        for expectation in step.expectations:
+            holds, why = session.conversation.check(expectation.expression)
+            assert holds, f"{expectation.where}: {why}\n{turn.code}"
+            expectations += 1
+    assert expectations
+    assert session.export(tmp_path / "out.py") is None
+    ran = subprocess.run([sys.executable, "out.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == "".join(printed)
