@@ -2,8 +2,8 @@
 
     python benchmarks/devset.py [--model nano] [--half visible|counted] [--limit N] [--samples N] [--misses]
 
-A problem is right when, after its last turn, the last value that was printed (or the last bare expression) is the expected one. The
-counted half is only counted: --misses is refused for it. Never train on either.
+A problem is right when, after its last turn, the last value that was printed (or the last bare expression) is the expected
+one. The counted half is only counted: --misses is refused for it. Never train on either.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def test_half_a_snapshot_is_no_model(snapshot: Path, missing: str) -> None:
 
 
 def test_a_model_that_is_not_here_is_one_line_and_no_network(cache: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=rf"^{NAME} is neither a folder nor in the hub's cache .*hf download {NAME}` fetches it there"):
+    with pytest.raises(
+        ModelUnavailable, match=rf"^{NAME} is neither a folder nor in the hub's cache .*hf download {NAME}` fetches it there"
+    ):
         hub.locate(NAME)
     for name in ("nothing", "a/b/c", "../up", "", "http://example.com/x"):
         with pytest.raises(ModelUnavailable, match=r"^there is no model '[^\n]*$"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 
 import pytest
@@ -31,7 +32,7 @@ def test_pieces_clean_as_the_whole_does(data: bytes, cuts: list[int]) -> None:
     whole = clean(data.decode("utf-8", "replace"))
     cleaner = Cleaner()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [cleaner.feed(data[begin:end]) for begin, end in zip(edges, edges[1:], strict=False)]
+    pieces = [cleaner.feed(data[begin:end]) for begin, end in itertools.pairwise(edges)]
     assert "".join([*pieces, cleaner.feed(b"", last=True)]) == whole
     assert not unsafe(whole)
 

@@ -35,7 +35,11 @@ def test_kill_9_of_the_product_leaves_no_process_and_no_file(own: Host) -> None:
     assert len(pids) >= 3
     own.product.kill()
     assert gone(pids)
-    assert not [path for path in Path(tempfile.gettempdir()).glob("codegen-chat-*/scratch") if path.owner() == own.home.owner()]
+    assert not [
+        path
+        for path in Path(tempfile.gettempdir()).glob("codegen-chat-*/scratch")
+        if path.stat().st_uid == own.home.stat().st_uid
+    ]
 
 
 def test_kill_9_of_the_product_in_the_middle_of_a_turn(own: Host) -> None:
@@ -78,12 +82,12 @@ def _children(pid: int) -> set[int]:
 
 def test_close_leaves_nothing() -> None:
     before = set(Path(tempfile.gettempdir()).glob("codegen-chat-*"))
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(2):
         with Kernel.start() as kernel:
             assert last_execution(kernel.execute(VALUE, parent=None, turn="1")).value == "42"
     assert set(Path(tempfile.gettempdir()).glob("codegen-chat-*")) <= before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
 def test_many_turns_hold_few_processes_and_descriptors(own: Host) -> None:
@@ -92,7 +96,7 @@ def test_many_turns_hold_few_processes_and_descriptors(own: Host) -> None:
         assert own.execute(f"x = {n}", parent=parent, turn=str(n)).status == "ok"
         parent = str(n)
     assert len(own.sandbox_pids()) <= 12 + 4
-    assert len(os.listdir(f"/proc/{own.product.pid}/fd")) < 20
+    assert len(list(Path(f"/proc/{own.product.pid}/fd").iterdir())) < 20
 
 
 def test_without_any_wall_it_refuses_in_one_line() -> None:
@@ -116,7 +120,7 @@ def test_on_another_system_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_root_without_bubblewrap_and_with_a_python_of_its_own_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 0)
     monkeypatch.setattr(outer, "_readable_by_all", lambda path: False)
-    with pytest.raises(SandboxUnavailable, match="only root can read .*apt install bubblewrap"):
+    with pytest.raises(SandboxUnavailable, match=r"only root can read .*apt install bubblewrap"):
         Kernel.start(without=("bwrap",))
 
 
@@ -130,13 +134,13 @@ def test_a_wall_that_does_not_hold_is_noticed(monkeypatch: pytest.MonkeyPatch) -
         return start
 
     monkeypatch.setattr(outer, "plan", leaky)
-    with pytest.raises(SandboxUnavailable, match="the walls do not hold here: .* can be read"):
+    with pytest.raises(SandboxUnavailable, match=r"the walls do not hold here: .* can be read"):
         Kernel.start()
 
 
 def test_an_init_that_dies_at_its_start_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outer, "_python", lambda: [sys.executable, "-c", "raise OSError('no way')"])
-    with pytest.raises(SandboxUnavailable, match="did not start .*"):
+    with pytest.raises(SandboxUnavailable, match=r"did not start .*"):
         Kernel.start()
 
 

@@ -113,7 +113,7 @@ def test_a_fingerprint_shows_a_change_in_place() -> None:
     ]:
         before = fingerprint(value)
         assert fingerprint(value) == before
-        change()  # type: ignore[no-untyped-call]
+        change()
         assert fingerprint(value) != before
 
 

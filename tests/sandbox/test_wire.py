@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 
@@ -21,7 +22,7 @@ def test_frames_survive_any_cut(sent: list[tuple[dict[str, object], bytes]], cut
     data = b"".join(wire.encode(head, body) for head, body in sent)
     reader = wire.Reader()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    received = [frame for begin, end in zip(edges, edges[1:], strict=False) for frame in reader.feed(data[begin:end])]
+    received = [frame for begin, end in itertools.pairwise(edges) for frame in reader.feed(data[begin:end])]
     assert received == sent
 
 

@@ -23,6 +23,7 @@ from codegen_chat.train.curriculum.sessions import (
 from codegen_chat.train.curriculum.sources import SOURCES, accepts, fits, source
 
 TRIES = 60
+TABLE = {"name": ["Ann", "Bob"], "age": [31, 7], "city": ["Oslo", "Rome"], "price": [3.5, 2.0], "score": [50, 90], "qty": [2, 5]}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def prepared(seed: int, kind: str) -> State | None:
     """Return a state with one live value, from which an operation on this type can start."""
     state = State(Random(seed))
     if kind == "df":
-        exec("import pandas as pd\nsubject = pd.DataFrame(dict(name=['Ann', 'Bob'], age=[31, 7], city=['Oslo', 'Rome'], price=[3.5, 2.0], score=[50, 90], qty=[2, 5]))", state.space)
+        exec(f"import pandas as pd\nsubject = pd.DataFrame({TABLE})", state.space)
         state.imports.add("import pandas as pd")
     elif kind == "series":
         exec("import pandas as pd\nsubject = pd.Series([3, 1, 2])", state.space)
@@ -114,9 +115,12 @@ def test_an_operation_is_read() -> None:
     assert read.nouns == ("how many {y}", "the {y}s")
 
 
-@pytest.mark.parametrize("head", ["str : count", "nothing -> int : n", "str, -> int : n"])
-def test_a_bad_head_is_refused(head: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [("str : count", "needs '->'"), ("nothing -> int : n", "unknown type"), ("str, -> int : n", "not enough values")],
+)
+def test_a_bad_head_is_refused(head: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         operation(Entry("f:1", head, {}, ["1"]))
 
 

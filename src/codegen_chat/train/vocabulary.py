@@ -34,7 +34,7 @@ PATTERN = (
     r"|[^\w\s]+"
     r"|\w"
 )
-"""How text is parted before the merges. Newlines and single spaces stand alone, so no token crosses from a turn's words to its code."""
+"""How text is parted before the merges. Newlines stand alone, so no token crosses from a turn's words to its code."""
 
 
 def learn(texts: Iterable[str], size: int, folder: Path) -> None:
