@@ -42,6 +42,8 @@ def test_an_example_plays_right_and_its_export_runs(path: Path, session: Session
         assert turn.accepted, turn
         assert turn.execution is not None
         printed.append(turn.execution.stdout)
+        if turn.execution.value is not None:
+            printed.append(f"{turn.execution.value}\n")
         for expectation in step.expectations:
             holds, why = session.conversation.check(expectation.expression)
             assert holds, f"{expectation.where}: {why}\n{turn.code}"

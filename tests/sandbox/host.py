@@ -180,12 +180,21 @@ class Host:
                 waiting.append(child)
         return found
 
+    def walled_pids(self) -> list[int]:
+        """The processes that run a person's code, or could: the zygote, the states, a turn."""
+        return [pid for pid in self.sandbox_pids() if "\nSeccomp:\t2" in _read_proc(pid, "status")]
+
     def limits_in_force(self) -> bool:
         """Whether every process that runs a person's code is held to few processes and little data."""
-        walled = [pid for pid in self.sandbox_pids() if "\nSeccomp:\t2" in _read_proc(pid, "status")]
+        walled = self.walled_pids()
         return bool(walled) and all(
             _limit(pid, "Max processes") < 100_000 and _limit(pid, "Max data size") < 4 << 30 for pid in walled
         )
+
+
+def parent(pid: int) -> int:
+    """Return the pid of a process's parent."""
+    return int(_fields(pid)[1])
 
 
 def gone(pids: set[int], seconds: float = 10.0) -> bool:

@@ -31,10 +31,12 @@ def test_holds(host: Host, parked: str, attack: Attack) -> None:
     assert host.token not in told
     assert "LOOSE" not in execution.stdout + str(execution.value), told[:2000]
     assert execution.status in attack.ends, told[:2000]
+    assert execution.duration < attack.timeout + 5  # what ignores the end of its time is killed
     assert len(execution.stdout) + len(execution.stderr) <= 64 << 10
     assert not set(execution.stdout + execution.stderr + str(execution.value)) & set(map(chr, [*range(9), *range(11, 32), 127]))
     assert not host.reached()
-    assert gone(host.sandbox_pids() - processes)
+    if attack.kind != "turns":  # which may cost the sandbox, and the product starts another
+        assert gone(host.sandbox_pids() - processes)
     assert host.marks() == before
     assert host.execute("memory.append('once more')\nmemory", parent=parked).value == "['of', 'before', 'once more']"
 

@@ -16,7 +16,7 @@ from codegen_chat.errors import SandboxUnavailable
 from codegen_chat.sandbox import outer, walls
 from codegen_chat.sandbox.kernel import Kernel, probe
 from codegen_chat.turn import last_execution
-from tests.sandbox.host import Host, Leg, gone, legs
+from tests.sandbox.host import Host, Leg, gone, legs, parent
 
 VALUE = "x = 41\nx + 1"
 
@@ -65,19 +65,11 @@ def test_kill_9_of_init_costs_a_replay_and_leaves_nobody(own: Host) -> None:
 def test_init_killed_alone_takes_everything_along(own: Host) -> None:
     assert own.execute("x = 41", turn="1").status == "ok"
     pids = own.sandbox_pids()
-    init = next(pid for pid in pids if b"sandbox.init" in Path(f"/proc/{pid}/cmdline").read_bytes() and _children(pid) & pids)
+    (init,) = {parent(pid) for pid in own.walled_pids()}
     os.kill(init, signal.SIGKILL)
     assert gone({init})
     assert own.execute("x + 1", parent="1").value == "42"
     assert gone(pids)
-
-
-def _children(pid: int) -> set[int]:
-    return {
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(") ")[2].split()[1]) == pid
-    }
 
 
 def test_close_leaves_nothing() -> None:
@@ -91,10 +83,8 @@ def test_close_leaves_nothing() -> None:
 
 
 def test_many_turns_hold_few_processes_and_descriptors(own: Host) -> None:
-    parent = None
     for n in range(30):
-        assert own.execute(f"x = {n}", parent=parent, turn=str(n)).status == "ok"
-        parent = str(n)
+        assert own.execute(f"x = {n}", parent=str(n - 1) if n else None, turn=str(n)).status == "ok"
     assert len(own.sandbox_pids()) <= 12 + 4
     assert len(list(Path(f"/proc/{own.product.pid}/fd").iterdir())) < 20
 

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn, cast
@@ -31,7 +32,10 @@ GRACE = 0.3
 _TICK = 0.02
 _TICK_IN_HOST = 0.05  # there are more processes to look through
 _FORK = 5.0
+_STOP = 0.5
+_TRIES = 20
 _START = 60.0
+_STUCK = 60
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -39,6 +43,7 @@ def main(control: int, alarm: int) -> NoReturn:
     """Serve one product until it is gone. The arguments are open files: a stream socket, and a pipe's reading end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the product says when to stop, by closing
+    signal.signal(signal.SIGALRM, lambda _number, _frame: os._exit(1))
     product = socket.socket(fileno=control)
     reader = wire.Reader()
     plan, _ = wire.receive(product, reader)
@@ -206,10 +211,12 @@ class Init:
         """Run code in a fork of a state; keep the fork as a state of its own where a turn's id is given."""
         parent, turn = cast("str | None", head["parent"]), cast("str | None", head["turn"])
         self._exits.clear()
+        signal.alarm(int(cast("float", head["timeout"])) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
         source = self._zygote if parent is None else self._parked.get(parent)
         started = time.monotonic()
         run = self._fork(source, code, head, started) if source is not None else None
         if run is None:
+            self._settle_states()  # there may be a child all the same
             if parent is not None:
                 self.forget(parent)
             self._product.sendall(wire.encode({"say": "gone"}))
@@ -224,6 +231,7 @@ class Init:
         for state in old:  # the product need not wait for this
             state.close()
         self._reap()
+        signal.alarm(0)
 
     def _fork(self, source: _State, code: bytes, head: wire.Head, started: float) -> _Run | None:
         """Have a state make a child for a turn. Return None where it does not."""
@@ -380,12 +388,8 @@ class Init:
     def _settle(self, run: _Run, turn: str | None) -> None:
         """Stop what goes on as a state, kill what does not, take the last output."""
         state = run.state
-        alive = state is not None and run.report is not None and not run.reason and not run.note and self._stop(state)
-        for name, parked in list(self._parked.items()):
-            parked.signal(signal.SIGSTOP)  # a turn may have woken it
-            if not _living(parked.pid):
-                self.forget(name)  # or killed it
-        self._sweep({parked.pid for parked in self._registered()} | ({state.pid} if state is not None and alive else set()))
+        alive = state is not None and run.report is not None and not run.reason and not run.note and self._still(state)
+        self._settle_states([state.pid] if state is not None and alive else [])
         for pipe in run.pipes:
             while self._take_output(run, pipe, None):
                 pass
@@ -400,6 +404,19 @@ class Init:
         else:
             run.note = run.note or self._ending(state.pid, run)
             state.close()
+
+    def _settle_states(self, keep: Collection[int] = ()) -> None:
+        """Leave only the parked processes, stopped, and these: a turn may have made others, and woken or killed some."""
+        self._sweep({parked.pid for parked in self._registered()} | set(keep))
+        for name, parked in list(self._parked.items()):
+            parked.signal(signal.SIGSTOP)
+            if not _living(parked.pid):
+                self.forget(name)
+        if self._zygote is not None:
+            self._zygote.signal(signal.SIGSTOP)
+            if not _living(self._zygote.pid):
+                self._zygote.close()
+                self._zygote = None
 
     def _ending(self, pid: int, run: _Run) -> str:
         """How a process that did not report came to its end, in words."""
@@ -451,13 +468,33 @@ class Init:
         return [*([self._zygote] if self._zygote else []), *self._parked.values()]
 
     def _stop(self, state: _State) -> bool:
-        """Stop a child of ours. Return False where it has ended instead."""
-        state.signal(signal.SIGSTOP)
+        """Stop a child of ours. Return False where it has ended, or somebody wakes it as fast as we stop it."""
+        deadline = time.monotonic() + _STOP
+        while time.monotonic() < deadline:
+            state.signal(signal.SIGSTOP)
+            if (result := self._stopped(state)) is not None:
+                return result
+            time.sleep(0.0001)
+        return False
+
+    def _stopped(self, state: _State) -> bool | None:
+        """Whether a child of ours is stopped (True), has ended (False), or neither (None)."""
         try:
-            result = os.waitid(os.P_PIDFD, state.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            result = os.waitid(os.P_PIDFD, state.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:
             return False
-        return result is not None and result.si_code == os.CLD_STOPPED
+        return None if result is None else result.si_code == os.CLD_STOPPED
+
+    def _still(self, state: _State) -> bool:
+        """Stop a turn's process when nobody is left who could wake it."""
+        keep = {parked.pid for parked in self._registered()} | {state.pid}
+        for _ in range(_TRIES):
+            self._sweep(keep)
+            if not self._stop(state):
+                return False
+            if not self._strays(keep):
+                return True
+        return False
 
     def _oldest(self) -> list[_State]:
         """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""

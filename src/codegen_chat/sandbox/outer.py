@@ -109,7 +109,7 @@ def _start(tier: str, limits: Limits, uid: int | None, root: str, *, outside: st
     return Start(
         tier=tier,
         command=[*(_bwrap(readable, work_uid=uid) if namespace else []), *_python()],
-        environment=_environment(f"{scratch}/work", f"{scratch}/tmp"),
+        environment=_environment(f"{scratch}/work", f"{scratch}/tmp"),  # noqa: S108  ours alone, inside
         plan={
             "limits": asdict(limits),
             "namespace": namespace,
@@ -213,7 +213,8 @@ def _interpreter() -> tuple[str, ...]:
 def _packages() -> tuple[str, ...]:
     """The folders of installed packages that this interpreter imports from."""
     known = {*site.getsitepackages(), site.getusersitepackages()}
-    return tuple(path for path in sys.path if path in known and Path(path).is_dir())
+    installed = (path for path in sys.path if path in known or Path(path).name in {"site-packages", "dist-packages"})
+    return tuple(path for path in installed if Path(path).is_dir())
 
 
 def _source() -> tuple[str, ...]:

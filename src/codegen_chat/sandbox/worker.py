@@ -57,6 +57,8 @@ class Walls:
 
 def zygote(control: socket.socket, plan: Walls) -> None:
     """Become the empty state: import, raise the walls, try them, say so, and wait. Does not return."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)  # as any program starts: what init set is its own
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(plan.scratch)
     sys.argv = [""]
