@@ -8,9 +8,7 @@ linear decay.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 import time
 import tomllib
 from dataclasses import dataclass, fields, replace
@@ -224,7 +222,6 @@ class Run:
 def work(rank: int, recipe: Recipe, folder: Path, minutes: float, events: Any) -> None:
     """Train in one worker process until the tokens or the minutes are used up. Rank 0 reports and saves."""
     torch.set_num_threads(1)
-    os.chdir(tempfile.mkdtemp(prefix="curriculum-"))  # some of the curriculum's programs write pictures
     dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=recipe.workers)
     run = Run(recipe, folder, rank)
     began = saved = time.monotonic()

@@ -12,6 +12,7 @@ import datetime as dt
 import io
 import keyword
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -143,11 +144,12 @@ class Curriculum:
     def sessions(self, seed: int) -> Iterator[list[Step]]:
         """Make conversations without end; of one seed always the same."""
         r = Random(seed)
-        while True:
-            with warnings.catch_warnings(action="ignore"):
-                steps = self.session(r.getrandbits(62))
-            if steps:
-                yield steps
+        with tempfile.TemporaryDirectory(prefix="curriculum-") as folder:  # some of the programs write pictures
+            while True:
+                with warnings.catch_warnings(action="ignore"), contextlib.chdir(folder):
+                    steps = self.session(r.getrandbits(62))
+                if steps:
+                    yield steps
 
     # Turns ----------------------------------------------------------------------------------------------------------
 
