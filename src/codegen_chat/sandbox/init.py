@@ -407,14 +407,18 @@ class Init:
 
     def _settle_states(self, keep: Collection[int] = ()) -> None:
         """Leave only the parked processes, stopped, and these: a turn may have made others, and woken or killed some."""
+        self._stop_states()  # first, so that the number of one that has ended is not kept for whoever has it now
         self._sweep({parked.pid for parked in self._registered()} | set(keep))
+        self._stop_states()
+
+    def _stop_states(self) -> None:
         for name, parked in list(self._parked.items()):
             parked.signal(signal.SIGSTOP)
-            if not _living(parked.pid):
+            if self._stopped(parked) is False:
                 self.forget(name)
         if self._zygote is not None:
             self._zygote.signal(signal.SIGSTOP)
-            if not _living(self._zygote.pid):
+            if self._stopped(self._zygote) is False:
                 self._zygote.close()
                 self._zygote = None
 
