@@ -30,14 +30,19 @@ adam_lr = 0.002
 warmup_steps = 2
 decay = 0.3
 workers = {workers}
+sessions = 64
+fresh = {fresh}
+width = 16
 vocabulary_sessions = 200
+keep = 0
+{mixed}
 """
 
 
-def recipe(folder: Path, *, tokens: int = 1200, workers: int = 1) -> Path:
+def recipe(folder: Path, *, tokens: int = 1200, workers: int = 1, fresh: int = 0, mixed: str = "") -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.toml"
-    path.write_text(TINY.format(tokens=tokens, workers=workers), encoding="utf-8")
+    path.write_text(TINY.format(tokens=tokens, workers=workers, fresh=fresh, mixed=mixed), encoding="utf-8")
     return path
 
 
