@@ -14,7 +14,7 @@ import keyword
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -204,16 +204,17 @@ class Curriculum:
                 operate(state, operation, variable)
 
     def story(self, state: State, story: tuple[StoryTurn, ...]) -> None:
-        """Play a fixed sequence, its choices drawn once."""
+        """Play a fixed sequence, its choices drawn once; its names are written as this person writes names."""
         chosen: dict[str, Any] = {}
         for turn in story:
             for text in (*turn.words, turn.code):
-                fill_story(text, chosen, state.r, spoken=True)
+                fill_story(text, chosen, state)
+        bound = {match[1] for turn in story for match in BOUND.finditer(turn.code)}
         for turn in story:
             if turn.optional and state.r.random() < 0.4:
                 continue
-            words = fill_story(expand(state.r.choice(turn.words), state.r), chosen, state.r, spoken=True)
-            code = fill_story(turn.code, chosen, state.r, spoken=False)
+            words = fill_story(expand(state.r.choice(turn.words), state.r), chosen, state, names=bound)
+            code = fill_story(turn.code, chosen, state, spoken=False)
             if not commit(state, words, code, turn.imports):
                 return
         for name, value in chosen.items():
@@ -230,25 +231,46 @@ def together(one: Step, two: Step, r: Random) -> Step:
     return Step(f"{one.words.rstrip('.?')}{joint}{rest}", f"{one.code}\n{two.code}")
 
 
-CHOICE = re.compile(r"\{(\w+)(?::(@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
-"""`{v}`, `{v:one two}` or `{v:@source}`; a format spec such as `{v:.2f}` is none of them."""
+CHOICE = re.compile(r"\{(\w+)(?::(\*|@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
+"""`{v}`, `{v:one two}`, `{v:@source}`, `{v:*}`; a format spec such as `{v:.2f}` is none of them."""
+
+BOUND = re.compile(r"\{(\w+)(?::[^{}]*)?\} =(?!=)")
+"""A choice that the code binds: the name of a variable."""
 
 
-def fill_story(text: str, chosen: dict[str, Any], r: Random, *, spoken: bool) -> str:
-    """Replace choices; what is drawn first stays. A literal is spoken as a person writes it, else written as Python."""
+def fill_story(
+    text: str, chosen: dict[str, Any], state: State, *, spoken: bool = True, names: Collection[str] = frozenset()
+) -> str:
+    """Replace choices; what is drawn first stays. A literal is spoken as a person writes it, else written as Python.
+
+    An option `*` is any name that a person may give. `names` are those choices that a person may put in quotes.
+    """
 
     def replace(match: re.Match[str]) -> str:
         name, options = match[1], match[2]
         if name not in chosen and not options:
             return match[0]
         if name not in chosen:
-            chosen[name] = (SOURCES[options[1:]](r),) if options.startswith("@") else r.choice(options.split())
+            drawn = "@" if options[0] == "@" else state.r.choice(options.split())
+            taken = {value for value in chosen.values() if isinstance(value, str)}
+            if drawn == "@":
+                chosen[name] = (SOURCES[options[1:]](state.r),)
+            else:
+                chosen[name] = drawn if drawn != "*" else any_name(state, taken)
         value = chosen[name]
         if isinstance(value, tuple):
-            return spoken_literal(value[0], r) if spoken else source(value[0])
-        return str(value)
+            return spoken_literal(value[0], state.r) if spoken else source(value[0])
+        before = text[match.start() - 1 : match.start()]
+        return quoted(value, state) if spoken and name in names and before not in {"'", '"', "`"} else str(value)
 
     return CHOICE.sub(replace, text)
+
+
+def any_name(state: State, taken: Collection[str]) -> str:
+    """Draw a variable's name that nothing else has."""
+    while (name := fresh_name(state, ())) in taken or state.named(name) or name == "result":
+        pass
+    return name
 
 
 def literal_kind(r: Random, kind: str) -> str:
