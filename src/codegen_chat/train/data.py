@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -96,22 +96,30 @@ def make(curriculum: Curriculum, tokenizer: Tokenizer, *, seed: int, number: int
     return Documents.gather(list(islice(short, sessions)))
 
 
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a file of JSON lines, compressed (`.xz`) or not."""
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Return the plain texts of a file of documents."""
+    return (record["text"] for record in records(path) if "text" in record)
+
+
 def read(path: Path, tokenizer: Tokenizer, longest: int) -> Documents:
     """Read documents from JSON lines (`.jsonl` or `.jsonl.xz`): `{"text": ...}`, or `{"steps": [[words, code], ...]}`.
 
     A text is learned whole, of a conversation the code; with `"learned": "last"` that of its last turn alone.
     """
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
     documents: list[tuple[list[int], list[bool]]] = []
-    with opened as lines:
-        for line in lines:
-            record = json.loads(line)
-            if "text" in record:
-                ids = [*tokenizer.encode(record["text"]), tokenizer.end_of_text]
-                documents.append((ids, [True] * len(ids)))
-            else:
-                steps = [Step(*step) for step in record["steps"]]
-                documents.append(document(steps, tokenizer, only_last=record.get("learned") == "last"))
+    for record in records(path):
+        if "text" in record:
+            ids = [*tokenizer.encode(record["text"]), tokenizer.end_of_text]
+            documents.append((ids, [True] * len(ids)))
+        else:
+            steps = [Step(*step) for step in record["steps"]]
+            documents.append(document(steps, tokenizer, only_last=record.get("learned") == "last"))
     return Documents.gather([each for each in documents if len(each[0]) <= longest])
 
 

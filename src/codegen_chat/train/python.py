@@ -23,7 +23,7 @@ SHORTEST, LONGEST = 30, 1600
 
 
 def gather(folder: Path, out: Path) -> int:
-    """Write every piece of the Python files under `folder` to `out` (`.jsonl.xz`), one `{"text": ...}` a line; return how many."""
+    """Write each piece of the Python files under `folder` to `out` (`.jsonl.xz`), one `{"text": ...}` a line; return how many."""
     seen: set[str] = set()
     with lzma.open(out, "wt", encoding="utf-8", preset=6) as lines:
         for path in sorted(folder.rglob("*.py")):

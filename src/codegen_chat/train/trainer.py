@@ -1,7 +1,7 @@
 """The trainer: one configuration in, a checkpoint folder out, resumable at any moment.
 
 On CPUs, single-threaded processes share each step's batch and average their gradients: on busy cores that is faster than OpenMP's
-threads, which wait for each other at every operation. On a GPU one process trains, in bfloat16, and the other cores make its data.
+threads, which wait for each other at every operation. On a GPU one process trains, in bfloat16, and the other cores make data.
 Muon for the block matrices, AdamW for the rest; warm-up, constant rate, linear decay.
 """
 
@@ -14,6 +14,7 @@ import time
 import tomllib
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
+from itertools import chain, islice
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from codegen_chat.lm.config import Config
 from codegen_chat.lm.model import CodeGen
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.train.curriculum.sessions import Curriculum
-from codegen_chat.train.data import Batch, Documents, Feed, cut, make, read
+from codegen_chat.train.data import Batch, Documents, Feed, cut, make, read, texts
 from codegen_chat.train.muon import Muon
 from codegen_chat.train.vocabulary import learn
 
@@ -86,7 +87,7 @@ class Recipe:
     width: int
     """Batches are as wide as a multiple of this."""
     vocabulary_sessions: int
-    """Sessions that the tokenizer is learned from."""
+    """Sessions that the tokenizer is learned from, and texts of each mixed file."""
     keep: int
     """Tokens after each of which a copy of the model is kept; 0: none."""
     mixed: tuple[Mixed, ...] = ()
@@ -123,7 +124,9 @@ class Recipe:
 
 def _check(path: Path, data: dict[str, Any], kind: type, optional: frozenset[str] | set[str] = frozenset()) -> None:
     """Hold a table of a recipe against the fields of its dataclass."""
-    known = {item.name: {"int": int, "float": float, "str": str}[str(item.type)] for item in fields(kind) if item.name not in optional}
+    known = {
+        item.name: {"int": int, "float": float, "str": str}[str(item.type)] for item in fields(kind) if item.name not in optional
+    }
     for key in data.keys() ^ known.keys():
         raise SettingsError(f"{path}: {'unknown' if key in data else 'missing'} key {key!r}")
     for key, wanted in known.items():
@@ -367,16 +370,14 @@ def work(rank: int, recipe: Recipe, folder: Path, minutes: float, events: Any, d
 
 
 def prepare(recipe: Recipe, folder: Path) -> None:
-    """Learn the tokenizer, unless the folder has one."""
+    """Learn the tokenizer, unless the folder has one: from the curriculum, and as many texts of each mixed file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rendezvous").unlink(missing_ok=True)
     if not (folder / "tokenizer.json").is_file():
-        curriculum = Curriculum()
-        sessions = curriculum.sessions(recipe.seed)
-        texts = (
-            "\n\n".join(f"# {step.words}\n{step.code}" for step in next(sessions)) for _ in range(recipe.vocabulary_sessions)
-        )
-        learn(texts, recipe.vocab_size, folder)
+        sessions = islice(Curriculum().sessions(recipe.seed), recipe.vocabulary_sessions)
+        conversations = ("\n\n".join(f"# {step.words}\n{step.code}" for step in steps) for steps in sessions)
+        others = (islice(texts(folder / mixed.file), recipe.vocabulary_sessions) for mixed in recipe.mixed)
+        learn(chain(conversations, *others), recipe.vocab_size, folder)
 
 
 def publish(model: CodeGen, folder: Path, out: Path) -> None:
