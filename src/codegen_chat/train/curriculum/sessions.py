@@ -42,7 +42,7 @@ from codegen_chat.train.curriculum.sources import (
     thing,
     type_words,
 )
-from codegen_chat.train.curriculum.words import FORMS, WORDS
+from codegen_chat.train.curriculum.words import FORMS, SYNONYMS, WORDS
 
 LONGEST_VALUE = 400
 """Characters of repr; a longer value ends its turn, so that nothing explodes."""
@@ -124,11 +124,13 @@ class Curriculum:
         """Make one conversation of 1 to 9 turns."""
         r = Random(seed)
         state = State(r, style=r.random())
-        turns = r.choice((2, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8))
-        if r.random() < 0.42 and self.stories:
-            if r.random() < 0.3:
+        turns = r.choice((2, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9))
+        if r.random() < 0.55 and self.stories:
+            if r.random() < 0.25:
                 self.opening(state)
             self.story(state, r.choice(self.stories))
+            if r.random() < 0.2:  # another matter, with what the first left behind still there
+                self.story(state, r.choice(self.stories))
             turns = min(turns, len(state.steps) + r.choice((0, 0, 0, 1, 2)))
         else:
             self.opening(state)
@@ -234,6 +236,9 @@ def together(one: Step, two: Step, r: Random) -> Step:
 CHOICE = re.compile(r"\{(\w+)(?::(\*|@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
 """`{v}`, `{v:one two}`, `{v:@source}`, `{v:*}`; a format spec such as `{v:.2f}` is none of them."""
 
+NUMBER = re.compile(r"0|[1-9]\d*")
+"""A number that others of its size can stand for."""
+
 BOUND = re.compile(r"\{(\w+)(?::[^{}]*)?\} =(?!=)")
 """A choice that the code binds: the name of a variable."""
 
@@ -255,6 +260,13 @@ def fill_story(
             taken = {value for value in chosen.values() if isinstance(value, str)}
             if drawn == "@":
                 chosen[name] = (SOURCES[options[1:]](state.r),)
+            elif (
+                len(options.split()) > 2
+                and all(NUMBER.fullmatch(option) for option in options.split())
+                and state.r.random() < 0.4
+            ):
+                numbers = list(map(int, options.split()))
+                chosen[name] = str(state.r.randint(min(numbers), max(numbers)))
             else:
                 chosen[name] = drawn if drawn != "*" else any_name(state, taken)
         value = chosen[name]
@@ -285,12 +297,22 @@ def literal_kind(r: Random, kind: str) -> str:
 
 # Words ----------------------------------------------------------------------------------------------------------------
 
+SWAPPED = re.compile(
+    r"\"[^\"]*\"|'[^']*'|`[^`]*`|(?<![\w.-])(?P<word>"
+    + "|".join(sorted(map(re.escape, SYNONYMS), key=len, reverse=True))
+    + r")(?![\w(=-])",
+    re.IGNORECASE,
+)
+"""A word that others can stand for, or something in quotes, which is to be left alone."""
+
 QUESTIONS = ("what", "how", "is ", "which", "does")
 
 
 def surface(words: str, code: str, state: State) -> str:
-    """Give a turn the look of a person's typing: leads, case, full stop, small typos."""
+    """Give a turn the look of a person's typing: words of their own, leads, case, full stop, small typos."""
     r = state.r
+    if r.random() < 0.4:
+        words = reword(words, code, r)
     if (
         r.random() < 0.16
         and not words.lower().startswith((*QUESTIONS, "let ", "here", "i ", "there", "my ", "the ", "given", "if "))
@@ -308,6 +330,15 @@ def surface(words: str, code: str, state: State) -> str:
         return words.rstrip(".") + "?"
     if not question and state.style < 0.6 and r.random() < 0.75 and words[-1:] not in ".?!:":
         return words + "."
+    return words
+
+
+def reword(words: str, code: str, r: Random) -> str:
+    """Swap one or two words for others of their group, outside of quotes and where they are no names of the code."""
+    spots = [spot for spot in SWAPPED.finditer(words) if spot["word"] and not re.search(rf"\b{re.escape(spot['word'])}\b", code)]
+    for spot in sorted(r.sample(spots, min(len(spots), r.choice((1, 1, 2)))), key=re.Match.start, reverse=True):
+        word = r.choice(SYNONYMS[spot["word"].lower()])
+        words = words[: spot.start()] + (word.capitalize() if spot["word"][0].isupper() else word) + words[spot.end() :]
     return words
 
 
