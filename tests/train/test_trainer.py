@@ -31,7 +31,7 @@ adam_lr = 0.002
 warmup_steps = 2
 decay = 0.3
 workers = {workers}
-sessions = 8
+sessions = 4
 fresh = {fresh}
 width = 16
 vocabulary_sessions = 200
@@ -59,7 +59,7 @@ def other(folder: Path) -> str:
 @pytest.mark.parametrize("fresh", [0, 1])
 def test_a_run_broken_off_after_each_step_ends_where_an_unbroken_one_does(tmp_path: Path, fresh: int) -> None:
     mixed = [other(tmp_path / name) for name in ("whole", "broken")][0]
-    path = recipe(tmp_path, tokens=4000, fresh=fresh, mixed=mixed)
+    path = recipe(tmp_path, tokens=2500, fresh=fresh, mixed=mixed)
     list(train(path, tmp_path / "whole"))
     whole = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
     for _ in range(whole["at"]["step"]):

@@ -86,20 +86,14 @@ def sample(
         for length, asked in sorted(by_length.items()):
             for start in range(0, len(asked), 256):
                 part = asked[start : start + 256]
-                answers: list[dict[str, int]] = [{} for _ in part]
-                for number in range(candidates):
-                    texts = generate(
-                        model,
-                        tokenizer,
-                        [ids for ids, _ in part],
-                        tokens=96,
-                        temperature=temperature if number else 0.0,
-                        seed=length * 1000 + start + number,
-                    )
-                    for found, text in zip(answers, texts, strict=True):
-                        found[text] = found.get(text, 0) + 1
+                prompts = [ids for ids, _ in part]
+                first = generate(model, tokenizer, prompts, tokens=64, temperature=0.0, seed=0)
+                more = generate(
+                    model, tokenizer, prompts * (candidates - 1), tokens=64, temperature=temperature, seed=length + start
+                )
+                answers = [list(dict.fromkeys([best, *more[row :: len(part)]])) for row, best in enumerate(first)]
                 for (_, steps), found in zip(part, answers, strict=True):
-                    record = {"steps": [[step.words, step.code] for step in steps], "answers": list(found)}
+                    record = {"steps": [[step.words, step.code] for step in steps], "answers": found}
                     lines.write(json.dumps(record) + "\n")
                     count += 1
     return count

@@ -396,8 +396,11 @@ def train(path: Path, folder: Path, *, minutes: float = float("inf"), device: st
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     recipe, folder = Recipe.read(path), folder.absolute()
-    prepare(recipe, folder)
+    os.environ["PYTHONHASHSEED"] = "0"  # for the processes to come: programs of the curriculum go through sets of strings
     context = torch.multiprocessing.get_context("spawn")
+    preparing = context.Process(target=prepare, args=(recipe, folder))
+    preparing.start()
+    preparing.join()
     events = context.SimpleQueue()
     workers = [
         context.Process(target=work, args=(rank, recipe, folder, minutes, events, device))
