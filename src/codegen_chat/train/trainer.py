@@ -190,7 +190,7 @@ class Run:
         matrices, rest = groups(self.model)
         self.parameters = [*matrices, *rest]
         self.muon = Muon(matrices, lr=recipe.muon_lr)
-        self.adam = torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.01)
+        self.adam = torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.01, fused=device == "cuda")
         self.mixed = [read(folder / mixed.file, self.tokenizer, recipe.longest) for mixed in recipe.mixed]
         self.at = Position(taken=[0] * (1 + len(self.mixed)))
         self.pending: list[Batch] = []
