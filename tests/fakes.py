@@ -7,12 +7,14 @@ import io
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pytest
 
 from codegen_chat.turn import (
     Accept,
     Change,
+    Completed,
     Completion,
     Delta,
     Execution,
@@ -25,6 +27,24 @@ from codegen_chat.turn import (
     Usage,
     last_execution,
 )
+
+
+def interleaved(completions: Sequence[Generator[Delta | Completion, None, None]]) -> Generator[Delta | Completed, None, None]:
+    """Make the candidates of `complete_many` from single completions: an event of each in turn."""
+    going = dict(enumerate(completions))
+    interrupted: set[int] = set()
+    while going:
+        for index, completion in list(going.items()):
+            event = completion.throw(KeyboardInterrupt) if index in interrupted else next(completion)
+            interrupted.discard(index)
+            try:
+                if isinstance(event, Completion):
+                    del going[index]
+                    yield Completed(event, index)
+                else:
+                    yield replace(event, candidate=index)
+            except KeyboardInterrupt:
+                interrupted |= going.keys()
 
 
 class FakeCompleter:
@@ -74,6 +94,11 @@ class FakeCompleter:
         if len(text) > shown:
             yield Delta(text[shown:])
         yield Completion(text, reason, Usage(len(prompt.text), 0, len(text)), -float(len(text)), seed=sampling.seed)
+
+    def complete_many(
+        self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
+    ) -> Generator[Delta | Completed, None, None]:
+        return interleaved([self.complete(prompt, sampling, accept=accept) for sampling in samplings])
 
     def _guarded(self, answer: str, accept: Accept | None) -> str:
         written = ""

@@ -14,7 +14,6 @@ from codegen_chat.conversation import (
     ROOT,
     Chosen,
     Committed,
-    Completed,
     Conversation,
     Event,
     Evicted,
@@ -24,7 +23,7 @@ from codegen_chat.conversation import (
 from codegen_chat.errors import ContextWindowExceeded, ModelUnavailable, SandboxUnavailable, UsageError
 from codegen_chat.prompt import HEADER, render
 from codegen_chat.session.history import History
-from codegen_chat.turn import Accept, Completion, Delta, Execution, Output, Prompt, Sampling, Turn
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Execution, Output, Prompt, Sampling, Turn
 from tests.fakes import FakeCompleter, FakeExecutor
 
 

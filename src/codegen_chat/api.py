@@ -22,7 +22,7 @@ from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session import export
 from codegen_chat.session.history import History
 from codegen_chat.settings import Settings, sessions_folder
-from codegen_chat.turn import Accept, Completion, Delta, Limits, Prompt, Sampling, Turn, last_execution
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn, last_execution
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,19 +90,10 @@ class Model:
         None is the checkpoint's own default; temperature 0 is greedy, and then all n are alike. The text ends before the first
         of the `stop` strings. Raises UsageError for a value out of range, ContextWindowExceeded for a prompt past the window.
         """
-        completions: list[Completion] = []
-        for index in range(n):
-            events = self.stream(
-                prompt,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                stop=stop,
-                seed=seed + index,
-            )
-            completions.extend(event for event in events if isinstance(event, Completion))
-        return completions
+        asked, sampling = self._asked(prompt, max_new_tokens, temperature, top_p, top_k, stop, seed)
+        events = self.engine.complete_many(asked, [replace(sampling, seed=seed + index) for index in range(n)])
+        ended = [event for event in events if isinstance(event, Completed)]
+        return [event.completion for event in sorted(ended, key=lambda event: event.candidate)]
 
     def stream(
         self,
@@ -116,12 +107,24 @@ class Model:
         seed: int = 0,
     ) -> Generator[Delta | Completion, None, None]:
         """Continue a text, in pieces as they are decided; the Completion comes last. Arguments and errors as in `complete`."""
+        return self.engine.complete(*self._asked(prompt, max_new_tokens, temperature, top_p, top_k, stop, seed))
+
+    def _asked(
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        temperature: float | None,
+        top_p: float | None,
+        top_k: int | None,
+        stop: Sequence[str],
+        seed: int,
+    ) -> tuple[Prompt, Sampling]:
+        """Check the arguments of `complete`; return what they ask for."""
         wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
         settings = Settings().updated({key: value for key, value in wanted.items() if value is not None}, "complete()")
         if isinstance(stop, str) or not all(stop):
             raise UsageError("complete(): stop is a list of strings that are not empty")
-        asked = Prompt(prompt, prompts.stop_strings(*stop), max_new_tokens)
-        return self.engine.complete(asked, drawing(settings, self.engine.sampling))
+        return Prompt(prompt, prompts.stop_strings(*stop), max_new_tokens), drawing(settings, self.engine.sampling)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits after each of T tokens, float32 (T, vocabulary)."""
@@ -194,6 +197,11 @@ class _Drawing:
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
     ) -> Generator[Delta | Completion, None, None]:
         return self._loading.model.engine.complete(prompt, sampling, accept=accept)
+
+    def complete_many(
+        self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
+    ) -> Generator[Delta | Completed, None, None]:
+        return self._loading.model.engine.complete_many(prompt, samplings, accept=accept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from codegen_chat.guard import blank, guard
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
+    Completed,
     Completer,
     Completion,
     Delta,
@@ -55,14 +56,6 @@ class Options:
     max_new_tokens: int = 256
     timeout: float | None = None
     execute: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A candidate's code is decided."""
-
-    completion: Completion
-    candidate: int = 0
 
 
 @dataclass(frozen=True, slots=True)

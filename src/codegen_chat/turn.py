@@ -146,6 +146,14 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Completed:
+    """A candidate's code is decided."""
+
+    completion: Completion
+    candidate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """A piece of what running code wrote, cleaned."""
 
@@ -177,6 +185,15 @@ class Completer(Protocol):
         """Yield the text in pieces as it is decided, then the Completion. Closing the generator early loses nothing but time.
 
         A KeyboardInterrupt, met inside or thrown in, ends the completion as "interrupted".
+        """
+        ...
+
+    def complete_many(
+        self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
+    ) -> Generator[Delta | Completed, None, None]:
+        """Draw a candidate for each sampling, all at once; each is what `complete` gives. Their pieces come mixed.
+
+        `Completed` ends a candidate as soon as it is whole. A KeyboardInterrupt ends those that are not, as "interrupted".
         """
         ...
 

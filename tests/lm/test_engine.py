@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from codegen_chat.errors import CheckpointError, ContextWindowExceeded, UsageError
 from codegen_chat.lm.config import Config
-from codegen_chat.lm.engine import Engine
+from codegen_chat.lm.engine import Branches, Engine
 from codegen_chat.lm.tokenizer import Tokenizer
-from codegen_chat.turn import Completion, Delta, Prompt, Sampling, Stop
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Stop
 
 Following = Callable[[tuple[int, ...]], NDArray[np.float32]]
 
@@ -28,6 +28,7 @@ class FakeStep:
         self.following = following
         self.held: list[int] = []
         self.ran: list[int] = []
+        self.ran_together: list[int] = []
 
     @property
     def length(self) -> int:
@@ -48,6 +49,21 @@ class FakeStep:
     def truncate(self, length: int) -> None:
         assert 0 <= length <= len(self.held)
         del self.held[length:]
+
+    def branch(self, count: int) -> Branches:
+        shared = tuple(self.held)
+        tails: list[list[int]] = [[] for _ in range(count)]
+
+        def run(which: Sequence[int], lengths: Sequence[int], ids: Sequence[int]) -> NDArray[np.float32]:
+            assert tuple(self.held) == shared  # they are void otherwise
+            assert len(set(which)) == len(which) == len(lengths) == len(ids)
+            for tail, length, token in zip((tails[i] for i in which), lengths, ids, strict=True):
+                assert length <= len(tail)
+                tail[length:] = [token]
+            self.ran_together.append(len(ids))
+            return np.stack([self.following((*shared, *tails[i])) for i in which])
+
+        return run
 
 
 def hashed(held: tuple[int, ...]) -> NDArray[np.float32]:
@@ -432,6 +448,160 @@ def test_a_completion_left_behind_cannot_spoil_the_next(tiny_engine: Engine) -> 
         next(first)
     _, again = drain(tiny_engine.complete(prompt, Sampling(1.0, seed=2)))
     assert len(again.token_ids) > 1
+
+
+# ------------------------------------------------------------------------------------------------ several candidates
+
+
+def gather(events: Iterable[Delta | Completed]) -> list[Completion]:
+    """Return the completions by candidate. Each candidate's pieces joined are its text, and none comes after its Completed."""
+    texts: dict[int, str] = {}
+    done: dict[int, Completion] = {}
+    for event in events:
+        assert event.candidate not in done
+        if isinstance(event, Completed):
+            done[event.candidate] = event.completion
+            assert texts.get(event.candidate, "") == event.completion.text
+        else:
+            assert event.text
+            texts[event.candidate] = texts.get(event.candidate, "") + event.text
+    assert sorted(done) == list(range(len(done)))
+    return [done[index] for index in sorted(done)]
+
+
+def without_usage(completion: Completion) -> Completion:
+    return replace(completion, usage=replace(completion.usage, cached_tokens=0, prefill_seconds=0.0, decode_seconds=0.0))
+
+
+MANY = [Sampling(), Sampling(0.7, 0.95, 20, seed=1), Sampling(1.5, seed=2), Sampling(0.2, seed=3), Sampling(1.5, seed=2)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.sampled_from(TEXTS),
+    budget=st.integers(0, 12),
+    strings=st.sampled_from([("\n",), ("re", "\n\n"), ("z",), ()]),
+    modulus=st.sampled_from([None, 2, 3]),
+    count=st.integers(1, 5),
+)
+def test_candidates_are_what_single_completions_are(
+    text: str,
+    budget: int,
+    strings: tuple[str, ...],
+    modulus: int | None,
+    count: int,
+    tiny_config: Config,
+    tiny_tokenizer: Tokenizer,
+) -> None:
+    """Token for token and to the last bit, where the step's logits are; whatever stops, guard and budget do to each."""
+    prompt = Prompt(text, until(*strings), budget)
+    accept: Accept | None = None if modulus is None else lambda code: len(code) % modulus != 0
+    engine = Engine(FakeStep(tiny_config, hashed), tiny_tokenizer)
+    together = gather(engine.complete_many(prompt, MANY[:count], accept=accept))
+    alone = [drain(engine.complete(prompt, sampling, accept=accept))[1] for sampling in MANY[:count]]
+    assert [without_usage(one) for one in together] == [without_usage(one) for one in alone]
+    assert tuple(engine.step.held) == tuple(engine._held)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_candidates_with_real_weights(tiny_engine: Engine, *, guarded: bool) -> None:
+    """A step of several may round otherwise than a step of one, by less than what parts two tokens here."""
+    accept = (lambda text: len(text) % 3 != 0) if guarded else None
+    for text in ("def f(x):\n", "# one\nx = 1\n\n# two\n"):
+        prompt = Prompt(text, until("q"), 80)
+        together = gather(tiny_engine.complete_many(prompt, MANY, accept=accept))
+        for one, sampling in zip(together, MANY, strict=True):
+            _, single = drain(tiny_engine.complete(prompt, sampling, accept=accept))
+            assert (one.text, one.token_ids, one.redrawn) == (single.text, single.token_ids, single.redrawn)
+            assert one.logprobs == pytest.approx(single.logprobs, abs=1e-4)
+        assert together[2].token_ids == together[4].token_ids != together[1].token_ids
+
+
+def test_the_prompt_runs_once_and_the_cache_holds_it_afterwards(tiny_config: Config, tiny_tokenizer: Tokenizer) -> None:
+    step = FakeStep(tiny_config, hashed)
+    engine = Engine(step, tiny_tokenizer)
+    gather(engine.complete_many(Prompt("uvwxyz", everything, 5), MANY))
+    assert step.ran == step.held == tiny_tokenizer.encode("uvwxyz")
+    _, longer = drain(engine.complete(Prompt("uvwxyzUV", everything, 0), Sampling()))
+    assert longer.usage.cached_tokens == 6
+
+
+def test_a_candidate_that_has_ended_leaves_the_step(say: Callable[..., Engine], tiny_tokenizer: Tokenizer) -> None:
+    long, short = ids(tiny_tokenizer, *"abcd"), ids(tiny_tokenizer, "b")
+    engine = say(long, short)
+    samplings = [Sampling(), *(Sampling(2.0, seed=seed) for seed in range(7))]
+    texts = [one.text for one in gather(engine.complete_many(Prompt("a", everything, 20), samplings))]
+    assert set(texts) == {"abcd", "b"}
+    step = engine.step
+    assert isinstance(step, FakeStep)
+    assert step.ran_together == [8, *[texts.count("abcd")] * 3]
+
+
+def test_one_candidate_goes_on_in_the_cache(say: Callable[..., Engine], tiny_tokenizer: Tokenizer) -> None:
+    engine = say(ids(tiny_tokenizer, *"abcd"))
+    (one,) = gather(engine.complete_many(Prompt("a", everything, 20), [Sampling()]))
+    assert one.text == "abcd"
+    assert engine.step.length == 1 + 4
+
+
+def test_no_candidates_are_none(tiny_engine: Engine) -> None:
+    assert gather(tiny_engine.complete_many(Prompt("a", everything, 20), [])) == []
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_an_interrupted_consumer_of_candidates_gets_all_that_was_written(at: int, tiny_engine: Engine) -> None:
+    """Whatever event the Ctrl-C comes at: each candidate is completed once, with its pieces, and begins as it would have."""
+    prompt = Prompt("def f(x):\n", until("\n"), 5)
+    whole = gather(tiny_engine.complete_many(prompt, MANY))
+    events = tiny_engine.complete_many(prompt, MANY)
+    seen: list[Delta | Completed] = [next(events) for _ in range(at)]
+    with suppress(StopIteration):
+        seen.append(events.throw(KeyboardInterrupt))
+        seen.append(events.throw(KeyboardInterrupt))  # and an impatient second one
+    seen.extend(events)
+    done = gather(seen)
+    assert len(done) == len(MANY)
+    for one, full in zip(done, whole, strict=True):
+        assert one.finish_reason == "interrupted" or one.text == full.text
+        assert full.text.startswith(one.text)
+    _, after = drain(tiny_engine.complete(prompt, MANY[1]))
+    assert after.token_ids == whole[1].token_ids
+
+
+class InterruptingBranches(FakeStep):
+    """Ctrl-C in the n-th step of the branches."""
+
+    at = 3
+
+    def branch(self, count: int) -> Branches:
+        inner = super().branch(count)
+
+        def run(which: Sequence[int], lengths: Sequence[int], ids: Sequence[int]) -> NDArray[np.float32]:
+            self.at -= 1
+            if not self.at:
+                raise KeyboardInterrupt
+            return inner(which, lengths, ids)
+
+        return run
+
+
+def test_an_interrupt_inside_the_step_keeps_what_each_candidate_has(tiny_config: Config, tiny_tokenizer: Tokenizer) -> None:
+    step = InterruptingBranches(tiny_config, lambda held: np.eye(280, dtype=np.float32)[66 + len(held) % 20])
+    engine = Engine(step, tiny_tokenizer)
+    done = gather(engine.complete_many(Prompt("abc", everything, 20), [Sampling(), Sampling()]))
+    assert [(one.finish_reason, len(one.token_ids)) for one in done] == [("interrupted", 3)] * 2
+    assert step.held == engine._held == tiny_tokenizer.encode("abc")
+
+
+def test_candidates_left_behind_cannot_spoil_the_next(tiny_engine: Engine) -> None:
+    prompt = Prompt("def f(x):\n", everything, 30)
+    left = tiny_engine.complete_many(prompt, MANY)
+    next(left)
+    _, single = drain(tiny_engine.complete(prompt, MANY[1]))
+    with pytest.raises(RuntimeError, match="another completion began"):
+        list(left)
+    _, again = drain(tiny_engine.complete(prompt, MANY[1]))
+    assert single.token_ids == again.token_ids
 
 
 # ------------------------------------------------------------------------------------------------ the guard

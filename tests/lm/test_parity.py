@@ -94,6 +94,24 @@ def test_greedy_continuations_of_200_tokens(pair: tuple[Any, TorchStep]) -> None
         assert logits[23:-1].argmax(-1).tolist() == ours
 
 
+def test_branches_that_share_a_past(pair: tuple[Any, TorchStep]) -> None:
+    """Three continuations of one prompt, of different lengths, cut and written anew, and none at times."""
+    reference, step = pair
+    prompt, *tails = np.split(np.random.default_rng(4).integers(0, 97, size=30 + 3 * 70), [30, 100, 170])
+    step.truncate(0)
+    step(prompt)
+    run = step.branch(3)
+    plan = [([0, 1, 2], [i] * 3) for i in range(3)] + [([2, 0], [i, i - 2]) for i in range(3, 70)]
+    for which, lengths in plan:
+        logits = run(which, lengths, [int(tails[i][length]) for i, length in zip(which, lengths, strict=True)])
+        for row, i, length in zip(logits, which, lengths, strict=True):
+            ids = torch.from_numpy(np.concatenate((prompt, tails[i][: length + 1])))
+            with torch.no_grad():
+                expected = reference(ids[None]).logits[0, -1].numpy()
+            assert close(row, expected)
+    assert step.length == 30
+
+
 @pytest.mark.parametrize("name", ["heads4", "heads8", "heads16"])
 def test_the_golden_files(name: str) -> None:
     """The same against committed figures, without transformers."""

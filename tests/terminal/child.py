@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from codegen_chat.conversation import Conversation, Options
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
 from codegen_chat.terminal.repl import Repl
-from codegen_chat.turn import Accept, Completion, Delta, Prompt, Sampling, Usage
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Usage
+from tests.fakes import interleaved
 
 
 class Model:
@@ -47,6 +48,11 @@ class Model:
         except KeyboardInterrupt:
             reason = "interrupted"
         yield Completion(text, reason, Usage(10, 0, 5, 0.01, 0.1), seed=sampling.seed)  # type: ignore[arg-type]
+
+    def complete_many(
+        self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
+    ) -> Generator[Delta | Completed, None, None]:
+        return interleaved([self.complete(prompt, sampling, accept=accept) for sampling in samplings])
 
 
 class Chat:

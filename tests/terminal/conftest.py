@@ -34,7 +34,7 @@ class Terminal:
         self.raw = b""
         self._terminal, theirs = pty.openpty()
         ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        variables = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT / "src"), **(environment or {})}
+        variables = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **(environment or {})}
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables, start_new_session=True, cwd=os.environ["HOME"],
             preexec_fn=lambda: ioctl(0, TIOCSCTTY, 0),  # noqa: PLW1509  the terminal becomes its own: Ctrl-C is a signal

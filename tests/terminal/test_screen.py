@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen_chat.conversation import Chosen, Committed, Completed, Evicted, Executed, Notice
+from codegen_chat.conversation import Chosen, Committed, Evicted, Executed, Notice
 from codegen_chat.terminal.screen import HEAD_LINES, TAIL_LINES, Screen, visible
-from codegen_chat.turn import Change, Completion, Delta, Execution, Failure, Output, Turn, Usage
+from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Failure, Output, Turn, Usage
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
 

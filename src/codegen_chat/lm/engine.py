@@ -11,17 +11,17 @@ with a guard, once its line is accepted: what was handed out is never taken back
 from __future__ import annotations
 
 import codecs
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from codegen_chat.errors import CheckpointError, ContextWindowExceeded, UsageError
 from codegen_chat.lm.sampling import draw
-from codegen_chat.turn import Accept, Completion, Delta, FinishReason, Prompt, Sampling, Stop, Usage
+from codegen_chat.turn import Accept, Completed, Completion, Delta, FinishReason, Prompt, Sampling, Stop, Usage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,8 @@ CHUNK = 512
 
 REDRAWS = 4
 REDRAW_TEMPERATURE = 0.6
+
+_E = TypeVar("_E")
 
 
 class Step(Protocol):
@@ -59,6 +61,18 @@ class Step(Protocol):
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
+        ...
+
+    def branch(self, count: int) -> Branches:
+        """Return `count` empty continuations of what the cache holds now. They are void once it changes."""
+        ...
+
+
+class Branches(Protocol):
+    """Several continuations of one cache, which they share and leave as it is."""
+
+    def __call__(self, which: Sequence[int], lengths: Sequence[int], ids: Sequence[int]) -> NDArray[np.float32]:
+        """Cut each of these continuations to its length, append its token; return the logits after each, (len(which), V)."""
         ...
 
 
@@ -117,38 +131,61 @@ class Engine:
 
         Raises ContextWindowExceeded, at the first `next`, where the prompt is longer than the window. No completion goes past it.
         """
+        return self._write(prompt, [sampling], accept, lambda completion, _: completion)
+
+    def complete_many(
+        self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
+    ) -> Generator[Delta | Completed, None, None]:
+        """Draw a candidate for each sampling, all at once: each is what `complete` gives for that sampling.
+
+        The prompt runs once, and then each step runs the tokens of all candidates that go on. Their pieces come mixed, each with
+        its `candidate`, counted from 0; `Completed` follows a candidate's last piece. An interrupt ends those that are not
+        complete yet. Afterwards the cache holds the prompt. Errors as in `complete`.
+        """
+        return self._write(prompt, samplings, accept, Completed)
+
+    def _write(
+        self, prompt: Prompt, samplings: Sequence[Sampling], accept: Accept | None, report: Callable[[Completion, int], _E]
+    ) -> Generator[Delta | _E, None, None]:
+        """Complete a prompt once for each sampling. `report` makes the last event of a completion, from it and its number."""
         tokens = self.tokenizer.encode(prompt.text) or [self.tokenizer.end_of_text]
         room = self.window - len(tokens)
         if room < 0:
             raise ContextWindowExceeded(f"the prompt has {len(tokens)} tokens and the model's window {self.window}: shorten it")
-        draft = _Draft(len(tokens), prompt.stop, min(room, prompt.max_new_tokens))
-        reason: FinishReason = "interrupted"
-        cached = 0
+        budget = min(room, prompt.max_new_tokens)
+        drafts = [_Draft(i, sampling, accept, prompt.stop, budget) for i, sampling in enumerate(samplings)]
+        cached, paused = 0, 0.0
         started = decoding = perf_counter()
+
+        def news(draft: _Draft) -> Generator[Delta | _E, None, None]:
+            """Tell what is decided and not yet told. No call stands between noting it as told and the yield: nothing is lost."""
+            if draft.decided > draft.shown:
+                piece = Delta(draft.text[draft.shown : draft.decided], draft.index)
+                draft.shown = draft.decided
+                yield piece
+            if draft.reason and not draft.told:
+                usage = Usage(len(tokens), cached, draft.draws, decoding - started, perf_counter() - decoding - paused)
+                event = report(draft.completion(usage), draft.index)
+                draft.told = True
+                yield event
+
         try:
             logits, cached = self.prefill(tokens)
             decoding = perf_counter()
-            reason = yield from self.decode(draft, logits, sampling, accept)
+            for draft in self.decode(drafts, logits):
+                turned = perf_counter()
+                yield from news(draft)
+                paused += perf_counter() - turned
         except KeyboardInterrupt:
             pass
-        usage = Usage(len(tokens), cached, draft.draws, decoding - started, perf_counter() - decoding - draft.paused)
-        visible, ended = prompt.stop(draft.text)
-        text = draft.text[:visible] if ended else draft.text
-        kept = [drawn for drawn in draft.drawn if drawn.end <= len(text)]
-        self._return_to(len(tokens) + len(kept))
-        if len(text) > draft.shown:
-            with suppress(KeyboardInterrupt):  # the Completion comes all the same
-                yield Delta(text[draft.shown :])
-        yield Completion(
-            text=text,
-            finish_reason=reason,
-            usage=usage,
-            logprob=sum(drawn.logprob for drawn in kept),
-            token_ids=tuple(drawn.token for drawn in kept),
-            logprobs=tuple(drawn.logprob for drawn in kept),
-            seed=sampling.seed,
-            redrawn=draft.redrawn,
-        )
+        for draft in drafts:
+            draft.end("interrupted")
+        alone = drafts[0].kept if len(drafts) == 1 else []
+        self._return_to(_shared(self._held, tokens + [drawn.token for drawn in alone]))
+        for draft in drafts:
+            while not draft.told:
+                with suppress(KeyboardInterrupt):  # a second one: all that was written comes all the same
+                    yield from news(draft)
 
     def prefill(self, tokens: list[int]) -> tuple[NDArray[np.float32], int]:
         """Make the cache hold a prompt of one token at least. Return the logits (V,) after it, and how many tokens were there."""
@@ -160,49 +197,27 @@ class Engine:
             self._append(tokens[start : start + CHUNK])
         return self._append(tokens[last:]), shared
 
-    def decode(
-        self, draft: _Draft, logits: NDArray[np.float32], sampling: Sampling, accept: Accept | None
-    ) -> Generator[Delta, None, FinishReason]:
-        """Draw tokens into the draft, from the logits (V,) after the prompt on. Yield text once decided, return why it ended."""
-        rng = np.random.default_rng(sampling.seed)
-        own = self._held
-        line = _Line(0, 0, logits)
-        redraws = 0
-        while len(draft.drawn) < draft.budget:
-            if self._held is not own:
-                raise RuntimeError("another completion began on this engine: one at a time")
-            token, logprob = draw(logits, replace(sampling, temperature=REDRAW_TEMPERATURE) if redraws else sampling, rng)
-            draft.draws += 1
-            eos = token in self._ends
-            if not eos:
-                draft.add(token, logprob, self.tokenizer.token_bytes(token))
-            text = draft.text
-            visible, ended = draft.stop(text)
-            whole = visible if ended else len(text) if eos else text.rfind("\n") + 1  # where whole lines end
-            turned = accept is not None and whole > line.start
-            if accept is not None and turned:
-                fine = accept(text[:whole])
-                if not fine and redraws < REDRAWS:
-                    draft.redrawn += redraws == 0
-                    redraws += 1
-                    del draft.drawn[line.tokens :]
-                    self._return_to(draft.prompt_tokens + line.tokens)
-                    logits = line.logits
-                    continue
-                accept = accept if fine else None
-                redraws = 0
-            if ended or eos:
-                return "stop" if ended else "eos"
-            decided = visible if accept is None else min(visible, whole)
-            if decided > draft.shown:
-                delta, paused = Delta(text[draft.shown : decided]), perf_counter()
-                draft.shown = decided  # no call between this and the yield: an interrupt cannot part them
-                yield delta
-                draft.paused += perf_counter() - paused
-            logits = self._append([token])
-            if turned:
-                line = _Line(len(draft.drawn), whole, logits)
-        return "length"
+    def decode(self, drafts: Sequence[_Draft], logits: NDArray[np.float32]) -> Iterator[_Draft]:
+        """Draw tokens into the drafts, from the logits (V,) after the prompt on. Yield a draft whenever there is news of it.
+
+        One draft goes on in the cache itself. Several go on in branches of it, and those that have ended leave the step.
+        """
+        own, base = self._held, len(self._held)
+        branches = self.step.branch(len(drafts)) if len(drafts) > 1 else None
+        going, rows = list(drafts), [logits] * len(drafts)
+        while going:
+            for draft, row in zip(going, rows, strict=True):
+                draft.draw(row, self.tokenizer, self._ends)
+                yield draft
+                if self._held is not own:
+                    raise RuntimeError("another completion began on this engine: one at a time")
+            going = [draft for draft in going if not draft.reason]
+            places, last = [len(draft.drawn) - 1 for draft in going], [draft.drawn[-1].token for draft in going]
+            if branches is None and going:
+                self._return_to(base + places[0])  # behind a refused line
+                rows = [self._append(last)]
+            elif branches is not None and going:
+                rows = list(branches([draft.index for draft in going], places, last))
 
     def _append(self, tokens: list[int]) -> NDArray[np.float32]:
         logits = self.step(np.array(tokens, dtype=np.int64))
@@ -243,35 +258,107 @@ class _Drawn(NamedTuple):
         return len(self.text) + bool(self.pending)
 
 
-class _Line(NamedTuple):
-    """Where the line that is being drawn began: tokens and characters before it, and the logits (V,) there."""
-
-    tokens: int
-    start: int
-    logits: NDArray[np.float32]
-
-
 @dataclass(slots=True)
 class _Draft:
     """A completion while it is drawn. A token joins it in one step, so that an interrupt finds it whole."""
 
-    prompt_tokens: int
+    index: int
+    sampling: Sampling
+    accept: Accept | None
+    """The guard, as long as it is asked."""
     stop: Stop
     budget: int
     drawn: list[_Drawn] = field(default_factory=list)
     draws: int = 0
     """Tokens drawn, those included that were thrown away."""
     redrawn: int = 0
+    decided: int = 0
+    """Characters that may be handed out."""
     shown: int = 0
     """Characters handed out."""
-    paused: float = 0.0
-    """Seconds that the consumer took."""
+    reason: FinishReason | None = None
+    """Why it ended; None while it goes on."""
+    told: bool = False
+    """Whether the completion was handed out."""
+    _rng: np.random.Generator = field(init=False)
+    # Where the line that is being drawn began: tokens and characters before it, and the logits (V,) there, None before they came.
+    _line_tokens: int = 0
+    _line_start: int = 0
+    _line_logits: NDArray[np.float32] | None = None
+    _redraws: int = 0
+
+    def __post_init__(self) -> None:
+        """Give the draft its own random numbers."""
+        self._rng = np.random.default_rng(self.sampling.seed)
 
     @property
     def text(self) -> str:
+        """All that is drawn so far."""
         return self.drawn[-1].text if self.drawn else ""
 
-    def add(self, token: int, logprob: float, piece: bytes) -> None:
+    @property
+    def kept(self) -> list[_Drawn]:
+        """The tokens whose text is all within what the ended draft shows."""
+        return [drawn for drawn in self.drawn if drawn.end <= self.decided]
+
+    def draw(self, logits: NDArray[np.float32], tokenizer: Tokenizer, ends: Collection[int]) -> None:
+        """Draw from logits (V,) until a token stands that the model is to run, or the draft has ended.
+
+        A line that the guard refuses is drawn again from the logits at its beginning.
+        """
+        if self._line_logits is None:
+            self._line_logits = logits
+        while len(self.drawn) < self.budget:
+            sampling = replace(self.sampling, temperature=REDRAW_TEMPERATURE) if self._redraws else self.sampling
+            token, logprob = draw(logits, sampling, self._rng)
+            self.draws += 1
+            eos = token in ends
+            if not eos:
+                self._add(token, logprob, tokenizer.token_bytes(token))
+            text = self.text
+            visible, ended = self.stop(text)
+            whole = visible if ended else len(text) if eos else text.rfind("\n") + 1  # where whole lines end
+            if self.accept is not None and whole > self._line_start:
+                fine = self.accept(text[:whole])
+                if not fine and self._redraws < REDRAWS:
+                    self.redrawn += self._redraws == 0
+                    self._redraws += 1
+                    del self.drawn[self._line_tokens :]
+                    logits = self._line_logits
+                    continue
+                self.accept = self.accept if fine else None
+                self._redraws = 0
+                self._line_tokens, self._line_start, self._line_logits = len(self.drawn), whole, None
+            if ended or eos:
+                self.end("stop" if ended else "eos")
+            else:
+                self.decided = visible if self.accept is None else min(visible, whole)
+            break
+        if len(self.drawn) == self.budget:
+            self.end("length")
+
+    def end(self, reason: FinishReason) -> None:
+        """End the draft, unless it has ended: what was held back belongs to it, but for what the stop cuts away."""
+        if self.reason is None:
+            visible, ended = self.stop(self.text)
+            self.decided = visible if ended else len(self.text)
+            self.reason = reason
+
+    def completion(self, usage: Usage) -> Completion:
+        """Return the completion of an ended draft."""
+        kept = self.kept
+        return Completion(
+            text=self.text[: self.decided],
+            finish_reason=self.reason or "interrupted",
+            usage=usage,
+            logprob=sum(drawn.logprob for drawn in kept),
+            token_ids=tuple(drawn.token for drawn in kept),
+            logprobs=tuple(drawn.logprob for drawn in kept),
+            seed=self.sampling.seed,
+            redrawn=self.redrawn,
+        )
+
+    def _add(self, token: int, logprob: float, piece: bytes) -> None:
         """Append a token; a character joins the text when its last byte is there, and bytes that are no UTF-8 as U+FFFD."""
         data = (self.drawn[-1].pending if self.drawn else b"") + piece
         fresh, used = codecs.utf_8_decode(data, "replace", False)

@@ -10,6 +10,9 @@ Shapes: B sequences, T tokens, H heads of D, C = H·D = n_embd, V = vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from codegen_chat.lm.config import Config
+    from codegen_chat.lm.engine import Branches
 
 
 def rotary_tables(config: Config, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
@@ -38,20 +42,51 @@ def rotate(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
     return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), dim=-1)
 
 
-class KeyValues:
-    """The keys and values of one layer's past: (B, H, n_positions, D), the first `length` of them valid."""
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What a layer does with q, k and v (B, H, T, D): remember k and v, and return what q finds, (B, H, T, D)."""
 
-    def __init__(self, batch: int, config: Config, dtype: torch.dtype, device: torch.device | str) -> None:
-        shape = (batch, config.n_head, config.n_positions, config.head_dim)
+
+class KeyValues:
+    """The keys and values of one layer's past: (1, H, n_positions, D)."""
+
+    def __init__(self, config: Config, dtype: torch.dtype, device: torch.device | str) -> None:
+        shape = (1, config.n_head, config.n_positions, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
-    def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write T new positions from `start` on; return everything up to and with them."""
-        end = start + keys.shape[2]
-        self.keys[:, :, start:end] = keys
-        self.values[:, :, start:end] = values
-        return self.keys[:, :, :end], self.values[:, :, :end]
+    def attend(self, start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Write T new positions from `start` on; attend to everything up to and with them."""
+        end = start + k.shape[2]
+        self.keys[:, :, start:end] = k
+        self.values[:, :, start:end] = v
+        return attention(q, self.keys[:, :, :end], self.values[:, :, :end])
+
+
+class Tails:
+    """One layer's keys and values of several continuations of one past: (N, H, positions, D) behind the P that they share."""
+
+    def __init__(self, past: KeyValues, shared: int, count: int) -> None:
+        self._keys, self._values = past.keys[:, :, :shared], past.values[:, :, :shared]
+        self.keys, self.values = (past.keys.new_zeros(count, past.keys.shape[1], 0, past.keys.shape[3]) for _ in "kv")
+
+    def attend(self, which: Tensor, lengths: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Write a position behind the first `lengths` ones of the tails `which`; each of B attends to the past and its own."""
+        span = int(lengths.max()) + 1
+        while self.keys.shape[2] < span:  # grown by halves of a typical answer: the window times N would be much
+            more = self.keys.new_zeros(*self.keys.shape[:2], 64, self.keys.shape[3])
+            self.keys, self.values = torch.cat((self.keys, more), 2), torch.cat((self.values, more), 2)
+        self.keys[which, :, lengths] = k[:, :, 0]
+        self.values[which, :, lengths] = v[:, :, 0]
+        keys, values = self.keys[which, :, :span].float(), self.values[which, :, :span]
+        beyond = torch.arange(span, device=q.device) > lengths[:, None, None, None]
+        # The queries of all continuations meet the shared past as if they were T of one sequence: it is read once.
+        queries = q.transpose(0, 2).float() / math.sqrt(q.shape[-1])  # (1, H, B, D)
+        old = (queries @ self._keys.float().transpose(2, 3)).transpose(0, 2)  # (B, H, 1, P)
+        new = (queries.transpose(0, 2) @ keys.transpose(2, 3)).masked_fill(beyond, -torch.inf)
+        weights = torch.cat((old, new), -1).softmax(dim=-1).to(v.dtype)
+        past, own = weights[..., :-span], weights[..., -span:]
+        found: Tensor = (past.transpose(0, 2) @ self._values).transpose(0, 2) + own @ values
+        return found
 
 
 class Block(nn.Module):
@@ -66,15 +101,13 @@ class Block(nn.Module):
         self.fc_in = nn.Linear(config.n_embd, config.inner)
         self.fc_out = nn.Linear(config.inner, config.n_embd)
 
-    def forward(self, x: Tensor, sin: Tensor, cos: Tensor, past: KeyValues | None = None, start: int = 0) -> Tensor:
-        """(B, T, C) -> (B, T, C). `sin` and `cos` are those of positions start … start + T."""
+    def forward(self, x: Tensor, sin: Tensor, cos: Tensor, attend: Attend) -> Tensor:
+        """(B, T, C) -> (B, T, C). `sin` and `cos`: (T, rotary_dim / 2), or (B, 1, 1, rotary_dim / 2) where T is 1."""
         batch, tokens, width = x.shape
         h = self.ln_1(x)
         qk, v = self.qkv(h).view(batch, tokens, 3, self.n_head, -1).permute(2, 0, 3, 1, 4).split((2, 1))
         (q, k), v = rotate(qk, sin, cos), v[0]
-        if past is not None:
-            k, v = past.extend(start, k, v)
-        attended = attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
+        attended = attend(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
         after: Tensor = x + self.out(attended) + self.fc_out(gelu(self.fc_in(h), approximate="tanh"))
         return after
 
@@ -118,12 +151,16 @@ class CodeGen(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         self.register_buffer("cos", cos, persistent=False)
 
-    def forward(self, ids: Tensor, past: list[KeyValues] | None = None, start: int = 0) -> Tensor:
-        """Return the last hidden states, after `ln_f`: ids (B, T) -> (B, T, C). Logits are `lm_head` of them."""
-        end = start + ids.shape[1]
+    def forward(self, ids: Tensor, attends: Sequence[Attend] | None = None, start: int | Tensor = 0) -> Tensor:
+        """Return the last hidden states, after `ln_f`: ids (B, T) -> (B, T, C). Logits are `lm_head` of them.
+
+        `attends` are the layers' pasts. The tokens stand at `start` and after it; a tensor (B,) has a start for each, and T is 1.
+        """
+        where = slice(start, start + ids.shape[1]) if isinstance(start, int) else start[:, None, None]
+        sin, cos = self.sin[where], self.cos[where]
         x = self.wte(ids)
-        for i, block in enumerate(self.blocks):
-            x = block(x, self.sin[start:end], self.cos[start:end], past[i] if past else None, start)
+        for block, attend in zip(self.blocks, attends or repeat(attention), strict=False):
+            x = block(x, sin, cos, attend)
         hidden: Tensor = self.ln_f(x)
         return hidden
 
@@ -148,7 +185,7 @@ class TorchStep:
         weight = model.lm_head.weight
         if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
             torch.set_num_threads(1)
-        self._past = [KeyValues(1, model.config, weight.dtype, weight.device) for _ in model.blocks]
+        self._past = [KeyValues(model.config, weight.dtype, weight.device) for _ in model.blocks]
         self.length = 0
 
     @property
@@ -163,7 +200,8 @@ class TorchStep:
         if end > self.config.n_positions:
             raise ValueError(f"{end} tokens do not fit a window of {self.config.n_positions}")
         batch = torch.from_numpy(ids)[None].to(self.model.lm_head.weight.device)
-        out: Tensor = self.model(batch, self._past, self.length)[0]
+        attends = [partial(past.attend, self.length) for past in self._past]
+        out: Tensor = self.model(batch, attends, self.length)[0]
         self.length = end
         return out
 
@@ -184,3 +222,19 @@ class TorchStep:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a cache of {self.length} to {length}")
         self.length = length
+
+    def branch(self, count: int) -> Branches:
+        """Return `count` empty continuations of what the cache holds now. They are void once it changes."""
+        shared = self.length
+        device = self.model.lm_head.weight.device
+        tails = [Tails(past, shared, count) for past in self._past]
+
+        @torch.inference_mode()
+        def run(which: Sequence[int], lengths: Sequence[int], ids: Sequence[int]) -> NDArray[np.float32]:
+            rows, kept, tokens = (torch.tensor(numbers, device=device) for numbers in (which, lengths, ids))
+            attends = [partial(tail.attend, rows, kept) for tail in tails]
+            hidden = self.model(tokens[:, None], attends, shared + kept)
+            logits: NDArray[np.float32] = self.model.lm_head(hidden[:, 0]).float().cpu().numpy()
+            return logits
+
+        return run

@@ -26,8 +26,8 @@ from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 
-from codegen_chat.conversation import Chosen, Committed, Completed, Event, Evicted, Executed, Notice
-from codegen_chat.turn import Change, Completion, Delta, Execution, Output, Turn
+from codegen_chat.conversation import Chosen, Committed, Event, Evicted, Executed, Notice
+from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Output, Turn
 
 HEAD_LINES, TAIL_LINES = 40, 10
 """What is shown of a long output."""
