@@ -268,7 +268,9 @@ class Session:
         self.notes = list(history.dropped)
         self._settings = settings
         self._kernel = kernel
-        options = Options(samples=settings.samples, max_new_tokens=settings.max_new_tokens, timeout=settings.timeout)
+        options = Options(
+            samples=settings.samples, fallback=settings.fallback, max_new_tokens=settings.max_new_tokens, timeout=settings.timeout
+        )
         self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
 
     @classmethod

@@ -50,7 +50,7 @@ def recipe(folder: Path, *, tokens: int = 1200, workers: int = 1, fresh: int = 0
 def other(folder: Path) -> str:
     """Write documents of another kind into a run's folder; return the recipe's lines that mix them in."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [{"text": f"# Add {n}\nx = x + {n}\n"} for n in range(40)]
+    lines: list[dict[str, object]] = [{"text": f"# Add {n}\nx = x + {n}\n"} for n in range(40)]
     lines += [{"steps": [["x is 3", "x = 3"], ["print it", "print(x)"]], "learned": "last"}] * 40
     (folder / "other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return '[[mixed]]\nfile = "other.jsonl"\nstart = 0.1\nend = 0.9\nshare = 0.5\n'
@@ -58,7 +58,8 @@ def other(folder: Path) -> str:
 
 @pytest.mark.parametrize("fresh", [0, 1])
 def test_a_run_broken_off_after_each_step_ends_where_an_unbroken_one_does(tmp_path: Path, fresh: int) -> None:
-    mixed = [other(tmp_path / name) for name in ("whole", "broken")][0]
+    mixed = other(tmp_path / "whole")
+    other(tmp_path / "broken")
     path = recipe(tmp_path, tokens=2500, fresh=fresh, mixed=mixed)
     list(train(path, tmp_path / "whole"))
     whole = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)

@@ -10,14 +10,14 @@ import json
 import lzma
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from codegen_chat.lm.model import CodeGen, KeyValues
+from codegen_chat.lm.model import CodeGen, attention
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.prompt import HEADER, code, conversation_stop, render
 from codegen_chat.sandbox.kernel import Kernel
@@ -29,6 +29,20 @@ SEED = -2
 """Sessions of this seed are for sampling: neither trained on as they are nor validated with."""
 
 
+class _Past:
+    """The keys and values of one layer for a batch of sequences of one length, (B, H, T, D), grown with each step."""
+
+    def __init__(self) -> None:
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Remember k and v; attend to all there are."""
+        self._keys = [torch.cat((*self._keys, k), dim=2)]
+        self._values = [torch.cat((*self._values, v), dim=2)]
+        return attention(q, self._keys[0], self._values[0])
+
+
 @torch.inference_mode()
 def generate(
     model: CodeGen, tokenizer: Tokenizer, prompts: list[list[int]], *, tokens: int, temperature: float, seed: int
@@ -36,17 +50,15 @@ def generate(
     """Continue prompts of one length (B, T) by up to `tokens` tokens each; return the texts, cut where a turn ends."""
     device = model.lm_head.weight.device
     ids = torch.tensor(prompts, device=device)
-    config = replace(model.config, n_positions=ids.shape[1] + tokens)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    past = [KeyValues(len(prompts), config, dtype, device) for _ in model.blocks]
+    past = [_Past() for _ in model.blocks]
     random = torch.Generator(device).manual_seed(seed)
     newline, mark = tokenizer.encode("\n")[0], tokenizer.encode("#")[0]
-    drawn: list[torch.Tensor] = []
+    drawn: list[Tensor] = []
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     start = 0
     with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
         while len(drawn) < tokens and not ended.all():
-            logits = model.lm_head(model(ids, past, start)[:, -1]).float()
+            logits = model.lm_head(model(ids, [each.attend for each in past], start)[:, -1]).float()
             start += ids.shape[1]
             if temperature:
                 chosen = torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
