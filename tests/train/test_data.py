@@ -50,13 +50,13 @@ def test_batches_are_the_same_for_the_same_place(curriculum: Curriculum, tokeniz
         return cut(taken, tokens=4096, step=16, pad=tokenizer.end_of_text, seed=f"{seed}")
 
     once, again, other = batches(1, 3), batches(1, 3), batches(2, 3)
-    assert all(np.array_equal(a.ids, b.ids) and np.array_equal(a.scored, b.scored) for a, b in zip(once, again, strict=True))
+    assert all(np.array_equal(a.ids, b.ids) and np.array_equal(a.weights, b.weights) for a, b in zip(once, again, strict=True))
     assert not np.array_equal(once[0].ids, other[0].ids)
     for batch in once:
         rows, width = batch.ids.shape
         assert (width - 1) % 16 == 0
         assert rows == 4096 // (width - 1)
-        assert batch.scored.shape == (rows, width - 1)
+        assert batch.weights.shape == (rows, width - 1)
 
 
 def test_other_documents_are_learned_whole_or_in_their_last_turn(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ seed = 1
 muon_lr = 0.02
 adam_lr = 0.002
 warmup_steps = 2
+words = 0.1
 decay = 0.3
 workers = {workers}
 sessions = 4

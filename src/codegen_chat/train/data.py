@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_Item = TypeVar("_Item")
+
 AHEAD = 2
 """Chunks that a maker may have ready before they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Token ids (B, T + 1), right-padded, and which of the T predictions are scored."""
+    """Token ids (B, T + 1), right-padded, and how much each of the T predictions counts: code 1, padding 0."""
 
     ids: NDArray[np.int64]
-    scored: NDArray[np.bool_]
+    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +115,35 @@ def read(path: Path, tokenizer: Tokenizer, longest: int) -> Documents:
     A text is learned whole, of a conversation the code; with `"learned": "last"` that of its last turn alone.
     """
     documents: list[tuple[list[int], list[bool]]] = []
-    for record in records(path):
-        if "text" in record:
-            ids = [*tokenizer.encode(record["text"]), tokenizer.end_of_text]
-            documents.append((ids, [True] * len(ids)))
-        else:
-            steps = [Step(*step) for step in record["steps"]]
-            documents.append(document(steps, tokenizer, only_last=record.get("learned") == "last"))
+    for some in batched(records(path), 10_000):
+        plain = tokenizer.encode_batch([record["text"] for record in some if "text" in record])
+        documents += [([*ids, tokenizer.end_of_text], [True] * (len(ids) + 1)) for ids in plain]
+        for record in some:
+            if "steps" in record:
+                steps = [Step(*step) for step in record["steps"]]
+                documents.append(document(steps, tokenizer, only_last=record.get("learned") == "last"))
     return Documents.gather([each for each in documents if len(each[0]) <= longest])
 
 
+def batched(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    """Part items into lists of so many (itertools.batched is Python 3.12's)."""
+    while part := list(islice(items, size)):
+        yield part
+
+
 def cut(
-    documents: list[tuple[NDArray[np.uint16], NDArray[np.bool_]]], *, tokens: int, step: int, pad: int, seed: str
+    documents: list[tuple[NDArray[np.uint16], NDArray[np.bool_]]],
+    *,
+    tokens: int,
+    step: int,
+    pad: int,
+    seed: str,
+    words: float = 0.0,
 ) -> list[Batch]:
     """Cut documents into batches of at most `tokens` padded tokens, each as wide as a multiple of `step`, like lengths together.
 
-    A width always has the same number of rows, so that there are few shapes: what is missing is padding.
+    A width always has the same number of rows, so that there are few shapes: what is missing is padding. What is not scored, a
+    conversation's words, counts `words`.
     """
     ordered = sorted(documents, key=lambda each: len(each[0]))
     made: list[Batch] = []
@@ -136,11 +151,11 @@ def cut(
         width = -(-len(ordered[-1][0]) // step) * step
         rows = max(1, tokens // width)
         ids = np.full((rows, width + 1), pad, dtype=np.int64)
-        scored = np.zeros((rows, width + 1), dtype=np.bool_)
-        for row, (document_ids, flags) in enumerate(ordered[-rows:]):
+        weights = np.zeros((rows, width + 1), dtype=np.float32)
+        for row, (document_ids, scored) in enumerate(ordered[-rows:]):
             ids[row, : len(document_ids)] = document_ids
-            scored[row, : len(flags)] = flags
-        made.append(Batch(ids, scored[:, 1:]))
+            weights[row, : len(scored)] = np.where(scored, 1.0, words)
+        made.append(Batch(ids, weights[:, 1:]))
         del ordered[-rows:]
     Random(seed).shuffle(made)
     return made

@@ -76,6 +76,8 @@ class Recipe:
     muon_lr: float
     adam_lr: float
     warmup_steps: int
+    words: float
+    """How much a token of a turn's words counts; one of its code counts 1."""
     decay: float
     """The last share of the tokens, over which the rates fall linearly to 0."""
     workers: int
@@ -162,14 +164,16 @@ def fresh(config: Config, seed: int) -> CodeGen:
     return model
 
 
-def loss_of(model: CodeGen, batch: Batch) -> tuple[torch.Tensor, int]:
-    """Summed cross entropy of the scored predictions, and how many there are. Only those go through `lm_head`."""
+def loss_of(model: CodeGen, batch: Batch) -> tuple[torch.Tensor, float]:
+    """Weighted sum of the cross entropies, and the sum of the weights. Only what counts goes through `lm_head`."""
     device = model.lm_head.weight.device
     ids = torch.from_numpy(batch.ids).to(device)
-    scored = torch.from_numpy(batch.scored).to(device)
+    weights = torch.from_numpy(batch.weights).to(device)
+    counts = weights > 0
     with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
-        hidden = model(ids[:, :-1])[scored]
-        return cross_entropy(model.lm_head(hidden), ids[:, 1:][scored], reduction="sum"), int(batch.scored.sum())
+        hidden = model(ids[:, :-1])[counts]
+        losses = cross_entropy(model.lm_head(hidden), ids[:, 1:][counts], reduction="none")
+    return (losses * weights[counts]).sum(), float(batch.weights.sum())
 
 
 def groups(model: CodeGen) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -242,6 +246,7 @@ class Run:
             step=recipe.width,
             pad=self.tokenizer.end_of_text,
             seed=f"{recipe.seed}/{source}/{number}",
+            words=recipe.words,
         )
         count = torch.tensor(len(batches))
         together(count, dist.ReduceOp.MIN)
@@ -259,7 +264,7 @@ class Run:
         return 0
 
     def step(self) -> float:
-        """Train on one batch; return the loss per scored token, over all workers."""
+        """Train on one batch; return the loss per token that counts, over all workers."""
         while not self.pending:
             self.at.source, self.at.used = self.source(), 0
             number = self.at.taken[self.at.source]
@@ -270,7 +275,7 @@ class Run:
         loss, scored = loss_of(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         seen = int((batch.ids != self.tokenizer.end_of_text).sum())
-        totals = torch.tensor([float(loss.detach()), float(scored), float(seen)], dtype=torch.float64)
+        totals = torch.tensor([float(loss.detach()), scored, float(seen)], dtype=torch.float64)
         together(totals)
         flat = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
         together(flat)
@@ -302,7 +307,7 @@ class Run:
 
     @torch.inference_mode()
     def validate(self) -> float:
-        """Loss per scored token on sessions that are never trained on."""
+        """Loss per token of code on sessions that are never trained on."""
         recipe = self.recipe
         if not self.unseen:
             documents = make(
@@ -315,7 +320,7 @@ class Run:
                 pad=self.tokenizer.end_of_text,
                 seed="",
             )
-        total, count = 0.0, 0
+        total, count = 0.0, 0.0
         for batch in self.unseen:
             loss, scored = loss_of(self.model, batch)
             total, count = total + float(loss), count + scored
