@@ -184,7 +184,7 @@ def test_large_numbers_are_not_counted_to() -> None:
 
 
 def test_a_typo_changes_one_word_outside_of_quotes() -> None:
-    assert typo('print "hello"', Random(1)) in {
+    assert typo('print "hello"', "", Random(1)) in {
         'pritn "hello"',
         'pirnt "hello"',
         'prnit "hello"',
@@ -192,4 +192,4 @@ def test_a_typo_changes_one_word_outside_of_quotes() -> None:
         'pint "hello"',
         'prit "hello"',
     }
-    assert typo('"hello"', Random(1)) == '"hello"'
+    assert typo('"hello"', "", Random(1)) == '"hello"'
