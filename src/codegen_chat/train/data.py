@@ -7,7 +7,7 @@ import lzma
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,8 +49,8 @@ class Documents:
     def gather(cls, documents: list[tuple[list[int], list[bool]]]) -> Documents:
         """Put documents end to end."""
         return cls(
-            np.array([token for ids, _ in documents for token in ids], dtype=np.uint16),
-            np.array([flag for _, scored in documents for flag in scored], dtype=np.bool_),
+            np.fromiter(chain.from_iterable(ids for ids, _ in documents), np.uint16),
+            np.fromiter(chain.from_iterable(scored for _, scored in documents), np.bool_),
             np.cumsum([len(ids) for ids, _ in documents]),
         )
 

@@ -195,7 +195,9 @@ class Run:
         self.parameters = [*matrices, *rest]
         self.muon = Muon(matrices, lr=recipe.muon_lr)
         self.adam = torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.01, fused=device == "cuda")
-        self.mixed = [read(folder / mixed.file, self.tokenizer, recipe.longest) for mixed in recipe.mixed]
+        files = {mixed.file: folder / mixed.file for mixed in recipe.mixed}
+        documents = {name: read(path, self.tokenizer, recipe.longest) for name, path in files.items()}
+        self.mixed = [documents[mixed.file] for mixed in recipe.mixed]
         self.at = Position(taken=[0] * (1 + len(self.mixed)))
         self.pending: list[Batch] = []
         self.made: list[Documents] = []
