@@ -384,7 +384,7 @@ def prepare(recipe: Recipe, folder: Path) -> None:
         sessions = islice(Curriculum().sessions(recipe.seed), recipe.vocabulary_sessions)
         conversations = ("\n\n".join(f"# {step.words}\n{step.code}" for step in steps) for steps in sessions)
         others = (islice(texts(folder / mixed.file), recipe.vocabulary_sessions) for mixed in recipe.mixed)
-        learn(chain(conversations, *others), recipe.vocab_size, folder)
+        learn([*conversations, *chain(*others)], recipe.vocab_size, folder)  # a list: the library reads from other threads
 
 
 def publish(model: CodeGen, folder: Path, out: Path) -> None:
