@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.fixture(scope="session")
 def kernel() -> Iterator[Kernel]:
-    with Kernel.start(header="import numpy as np\n") as started:
+    with Kernel.start(imports=["numpy"]) as started:
         yield started
 
 

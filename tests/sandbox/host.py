@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import select
 import shutil
@@ -14,8 +15,11 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
+
+import numpy
 
 from codegen_chat.turn import Execution, Failure
 
@@ -72,11 +76,9 @@ class Host:
         (self.folder / "socket").chmod(0o777)
         self.abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.abstract.bind("\0" + self.token[:20])
-        python, path = _public_python(self.folder) if self.leg.public else (sys.executable, ROOT / "src")
-        as_user: dict[str, Any] = (
-            {} if self.leg.uid is None else {"user": self.leg.uid, "group": self.leg.uid, "extra_groups": []}
-        )
-        environment = {"HOME": str(self.home), "SECRET_TOKEN": self.token, "PYTHONPATH": str(path), "PATH": os.environ["PATH"]}
+        python, path = _public_python(self.folder) if self.leg.public else (sys.executable, str(ROOT / "src"))
+        as_user = _as(self.leg.uid)
+        environment = {"HOME": str(self.home), "SECRET_TOKEN": self.token, "PYTHONPATH": path, "PATH": os.environ["PATH"]}
         self.neighbour = subprocess.Popen([python, "-S", "-c", "import time; time.sleep(3600)"], env=environment, **as_user)
         driver = shutil.copy(Path(__file__).with_name("driver.py"), self.folder / "driver.py")
         settings = json.dumps({"limits": LIMITS, "without": self.leg.without, "secret": str(self.home / "secret.txt")})
@@ -229,17 +231,56 @@ def _read_proc(pid: int, name: str) -> str:
         return ""
 
 
-def _public_python(folder: Path) -> tuple[str, Path]:
-    """An interpreter that another uid can run, and a copy of the package that it can read."""
+def _public_python(folder: Path) -> tuple[str, str]:
+    """An interpreter that another uid can run, and where it finds copies of this package and of those that turns use."""
     public = folder / "public"
     shutil.copytree(
         ROOT / "src" / "codegen_chat", public / "codegen_chat", ignore=shutil.ignore_patterns("assets", "__pycache__")
     )
+    same = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}"
     for python in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
-        check = [python, "-c", "import sys; assert sys.version_info >= (3, 11)"]
         try:
-            subprocess.run(check, check=True, capture_output=True, user=65534, group=65534, extra_groups=[], cwd="/")
+            subprocess.run([python, "-c", same], check=True, capture_output=True, cwd="/", **_as(65534))
         except (OSError, subprocess.CalledProcessError):
             continue
-        return python, public
-    raise AssertionError("legs as another user need a Python 3.11 or later that everybody can run, such as /usr/bin/python3")
+        return python, f"{public}:{_public_packages(folder)}"
+    version = ".".join(map(str, sys.version_info[:2]))
+    raise AssertionError(f"legs as another user need a Python {version} that everybody can run, such as /usr/bin/python3")
+
+
+def _public_packages(folder: Path) -> Path:
+    """The installed packages where everybody can read them, else a copy of those that turns use."""
+    installed = Path(numpy.__file__).parents[1]
+    try:
+        subprocess.run(["/bin/ls", installed], check=True, capture_output=True, cwd="/", **_as(65534))
+    except subprocess.CalledProcessError:
+        copies = folder / "site-packages"
+        for name in _needed({"pandas", "matplotlib"}):
+            for file in metadata.files(name) or ():
+                if ".." not in file.parts:
+                    (copies / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file.locate(), copies / file)
+        return copies
+    return installed
+
+
+def _needed(names: set[str]) -> set[str]:
+    """These packages and all that they need."""
+    needed: set[str] = set()
+    while names:
+        name = names.pop()
+        needed.add(name)
+        required = (re.split(r"[^\w.-]", line)[0] for line in metadata.requires(name) or () if "extra ==" not in line)
+        names |= {other for other in required if other not in needed and _installed(other)}
+    return needed
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _as(uid: int | None) -> dict[str, Any]:
+    return {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}

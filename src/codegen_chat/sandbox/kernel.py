@@ -17,7 +17,6 @@ import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
 from typing import IO, Literal, Self, cast
 
@@ -25,6 +24,7 @@ from codegen_chat.errors import SandboxUnavailable
 from codegen_chat.sandbox import limits as budget
 from codegen_chat.sandbox import outer, report, walls, wire
 from codegen_chat.sandbox.clean import Cleaner, clean
+from codegen_chat.sandbox.scratch import clear
 from codegen_chat.turn import Execution, Failure, Limits, Output, Status, last_execution
 
 _START = 60.0
@@ -86,29 +86,29 @@ class Kernel:
     It is a context manager; `close` ends every process of it. Also the end of the product's process does.
     """
 
-    def __init__(self, limits: Limits, header: str, without: Collection[str]) -> None:
+    def __init__(self, limits: Limits, imports: Sequence[str], without: Collection[str]) -> None:
         self._limits = limits
-        self._header = header
+        self._imports = imports
         self._without = without
         self._steps: dict[str, _Step] = {}
         self._parked: set[str] = set()
         self._serial = 0
         self._running = False
-        self._sandbox = _Sandbox(limits, header, without)
+        self._sandbox = _Sandbox(limits, imports, without)
 
     @classmethod
-    def start(cls, limits: Limits | None = None, *, header: str = "", without: Collection[str] = ()) -> Self:
+    def start(cls, limits: Limits | None = None, *, imports: Sequence[str] = (), without: Collection[str] = ()) -> Self:
         """Start a sandbox and let it test its walls.
 
         Args:
             limits: What a turn may use; `Limits()` unless given.
-            header: Our own code that the empty state has run. What it binds is no name of the person's.
+            imports: Modules that the empty state has imported already (not bound), so that no turn waits for them.
             without: Layers to leave away, "bwrap" or "landlock". Less than enough is refused as it is on a machine without them.
 
         Raises:
             SandboxUnavailable: The walls cannot be raised here, or did not hold in their own test.
         """
-        return cls(limits or Limits(), header, tuple(without))
+        return cls(limits or Limits(), tuple(imports), tuple(without))
 
     @property
     def tier(self) -> str:
@@ -313,7 +313,7 @@ class Kernel:
     def _start_again(self) -> None:
         self._sandbox.close()
         self._parked = set()
-        self._sandbox = _Sandbox(self._limits, self._header, self._without)
+        self._sandbox = _Sandbox(self._limits, self._imports, self._without)
 
     @contextlib.contextmanager
     def _ctrl_c(self) -> Iterator[None]:
@@ -337,15 +337,15 @@ class Kernel:
 class _Sandbox:
     """One init and the way to it."""
 
-    def __init__(self, limits: Limits, header: str, without: Collection[str]) -> None:
+    def __init__(self, limits: Limits, imports: Sequence[str], without: Collection[str]) -> None:
         self._outside = tempfile.mkdtemp(prefix="codegen-chat-")
         try:
-            self._start(limits, header, without)
+            self._start(limits, imports, without)
         except BaseException:
-            rmtree(self._outside, ignore_errors=True)
+            _remove(self._outside)
             raise
 
-    def _start(self, limits: Limits, header: str, without: Collection[str]) -> None:
+    def _start(self, limits: Limits, imports: Sequence[str], without: Collection[str]) -> None:
         outside = Path(self._outside)
         (outside / "canary").write_text("nobody inside may read this")
         start = outer.plan(limits, outside=self._outside, without=without)
@@ -374,7 +374,7 @@ class _Sandbox:
                 os.close(alarm)
             try:
                 self._socket.settimeout(_START)
-                self.send({**start.plan, "header": header})
+                self.send({**start.plan, "imports": list(imports)})
                 answer, _ = self.receive()
                 self._socket.settimeout(None)
             except (wire.BrokenWireError, TimeoutError) as error:
@@ -384,7 +384,7 @@ class _Sandbox:
             self.close()
             raise SandboxUnavailable("the walls do not hold here: " + ", ".join(map(str, cast("list[str]", answer["surprises"]))))
         if self._namespace:
-            rmtree(self._outside)
+            _remove(self._outside)
 
     def send(self, head: wire.Head, body: bytes = b"") -> None:
         """Send a frame to init.
@@ -436,7 +436,7 @@ class _Sandbox:
             self._process.wait()
         if not self._namespace:
             _kill_session(self._process.pid)
-        rmtree(self._outside, ignore_errors=True)
+        _remove(self._outside)
 
 
 def _pieces(answer: wire.Head, payload: bytes, streams: Mapping[str, Cleaner]) -> Iterator[Output]:
@@ -461,6 +461,13 @@ def _kill_session(session: int) -> None:
                 if int((entry / "stat").read_bytes().rpartition(b") ")[2].split()[3]) == session:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                 os.close(handle)
+
+
+def _remove(folder: str) -> None:
+    """Remove the sandbox's folder of the host, if it is still there. Nobody who could write there is."""
+    with contextlib.suppress(FileNotFoundError):
+        clear(folder)
+        Path(folder).rmdir()
 
 
 def _last_line(errors: IO[bytes]) -> str:

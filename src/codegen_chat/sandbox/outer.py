@@ -28,11 +28,14 @@ BWRAP = "/usr/bin/bwrap"
 INSTALL_BWRAP = "apt install bubblewrap"
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/libx32", "/usr/local/lib", "/usr/share/zoneinfo", "/nix/store")
 _ROOT_LINKS = ("/lib", "/lib64", "/lib32", "/libx32")
-_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
+_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/mime.types", "/etc/os-release")
 _DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "BLIS")
 SCRATCH = "/scratch"
 """Where a turn may write, in the sandbox's own file system."""
+
+STORE = "/states"
+"""Where init keeps copies of what was in scratch."""
 
 _FREE_UIDS = (0x70000000, 0x0FFFFFFE)  # above what systemd gives to containers
 _FEW_UIDS = (61184, 4000)  # what systemd gives to services: where root's own map is small
@@ -105,7 +108,8 @@ def _start(tier: str, limits: Limits, uid: int | None, root: str, *, outside: st
     namespace = not root
     scratch = root or SCRATCH
     readable = [path for path in (*_interpreter(), *_packages(), *_SYSTEM, *_FILES, *_source()) if Path(path).exists()]
-    root_caps = [walls.CAP_KILL, walls.CAP_SYS_PTRACE, walls.CAP_DAC_OVERRIDE]
+    files_caps = [walls.CAP_CHOWN, walls.CAP_DAC_OVERRIDE, walls.CAP_FOWNER]
+    root_caps = [walls.CAP_KILL, walls.CAP_SYS_PTRACE, *files_caps]
     return Start(
         tier=tier,
         command=[*(_bwrap(readable, work_uid=uid) if namespace else []), *_python()],
@@ -114,10 +118,12 @@ def _start(tier: str, limits: Limits, uid: int | None, root: str, *, outside: st
             "limits": asdict(limits),
             "namespace": namespace,
             "landlock": landlock,
+            "filtered": True,
             "uid": uid,
             "shared_uid": uid is None,
-            "keep": root_caps if uid is not None else [walls.CAP_SYS_PTRACE] if namespace else [],
+            "keep": root_caps if uid is not None else [walls.CAP_SYS_PTRACE, *files_caps] if namespace else [],
             "scratch": scratch,
+            "store": STORE if namespace else f"{outside}/states",
             "remove": outside if root else "",
             "readable": [*readable, *_DEVICES],
             "writable": ["/dev/null", scratch, *(["/dev/shm"] if namespace else [])],  # noqa: S108
@@ -132,9 +138,9 @@ def _start(tier: str, limits: Limits, uid: int | None, root: str, *, outside: st
 def _bwrap(readable: list[str], *, work_uid: int | None) -> list[str]:
     """Bubblewrap's arguments. Every path is ours: nothing that a turn wrote is ever bound or mounted over."""
     arguments = [BWRAP, *_namespaces(), "--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"]
-    capabilities = ["SYS_ADMIN", "SYS_PTRACE", "SETPCAP"]
+    capabilities = ["SYS_ADMIN", "SYS_PTRACE", "SETPCAP", "DAC_OVERRIDE", "CHOWN", "FOWNER"]
     if work_uid is not None:
-        capabilities += ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE", "CHOWN"]
+        capabilities += ["SETUID", "SETGID", "KILL"]
     for name in capabilities:
         arguments += ["--cap-add", f"CAP_{name}"]
     made: set[Path] = {Path("/")}
@@ -147,7 +153,7 @@ def _bwrap(readable: list[str], *, work_uid: int | None) -> list[str]:
             arguments += ["--symlink", str(Path(name).readlink()), name]
         elif Path(name).exists():
             arguments += ["--ro-bind", name, name]
-    for folder in ("/proc", SCRATCH, "/dev/shm"):  # noqa: S108
+    for folder in ("/proc", SCRATCH, STORE, "/dev/shm"):  # noqa: S108
         arguments += [*_parents(Path(folder), made), "--perms", "0755", "--dir", folder]
     for device in _DEVICES:
         arguments += ["--dev-bind", device, device]
