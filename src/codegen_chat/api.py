@@ -19,6 +19,7 @@ from codegen_chat.conversation import Committed, Conversation, Event, Options
 from codegen_chat.errors import CodegenChatError, SandboxUnavailable, SessionError, UsageError
 from codegen_chat.lm import hub
 from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.outer import UNSAFE, Grants
 from codegen_chat.session import export
 from codegen_chat.session.history import History
 from codegen_chat.settings import Settings, sessions_folder
@@ -232,14 +233,34 @@ def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
     return Program(text if doubt is None else export.render_py(turns, facts, verified=False), doubt)
 
 
-def sandbox(settings: Settings) -> tuple[Kernel | None, str | None]:
-    """Return a sandbox, or None and why there is none."""
+def sandbox(settings: Settings, *, unsafe: bool = False) -> tuple[Kernel | None, str | None]:
+    """Return a sandbox, or None and why there is none.
+
+    `unsafe`: where it cannot be had, run code all the same; for who has typed so. Raises UsageError for a folder that cannot be
+    granted.
+    """
     if settings.exec == "off":
         return None, "execution is off"
+    limits = replace(Limits(), timeout=settings.timeout, memory=settings.memory)
+    grants = Grants(settings.allow_read, settings.allow_write)
     try:
-        return Kernel.start(replace(Limits(), timeout=settings.timeout, memory=settings.memory)), None
+        return Kernel.start(limits, grants=grants, unsafe=unsafe), None
     except SandboxUnavailable as error:
         return None, str(error)
+
+
+def walls(kernel: Kernel) -> list[str]:
+    """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
+    if kernel.tier == UNSAFE:
+        return [
+            "!" * 80,
+            "UNSAFE: no sandbox holds on this machine, and --unsafe-exec was given.",
+            "Code that a model wrote runs with your rights: it can read, change and delete your files.",
+            "!" * 80,
+        ]
+    grants = kernel.grants
+    granted = [f"{what} {', '.join(folders)}" for what, folders in (("reads", grants.read), ("writes", grants.write)) if folders]
+    return [f"Code runs in the sandbox, tier {kernel.tier}: no network, no files{' but: it ' if granted else ''}{' and '.join(granted)}."]
 
 
 class Session:
@@ -249,7 +270,8 @@ class Session:
         conversation: runs turns as iterators of events, undoes and redoes them.
         history: its turns, and the file that they are kept in.
         model: what loads, or has loaded.
-        unsafe: why nothing is executed, None where the sandbox holds.
+        unsafe: why nothing is executed, None where something is.
+        walls: what code that is executed is held to, in lines.
         notes: what a person should know of a session that was opened again, a line each.
     """
 
@@ -257,6 +279,7 @@ class Session:
         self.history = history
         self.model = model
         self.unsafe = unsafe
+        self.walls = walls(kernel) if kernel else []
         self.notes = list(history.dropped)
         self._settings = settings
         self._kernel = kernel
@@ -264,11 +287,18 @@ class Session:
         self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
 
     @classmethod
-    def open(cls, settings: Settings | None = None, *, resume: Path | None = None, model: Loading | Model | None = None) -> Self:
+    def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        resume: Path | None = None,
+        model: Loading | Model | None = None,
+        unsafe_exec: bool = False,
+    ) -> Self:
         """Start a session, or go on with the one in a file: its variables are rebuilt by running its code again.
 
         The model of the settings loads behind it, and a turn waits for it, unless one is given. Where the machine cannot wall
-        code in, nothing is executed: `unsafe` says why. Raises ModelUnavailable where there is no such model, SessionError where
+        code in, nothing is executed: `unsafe` says why. With `unsafe_exec` it is all the same, which no setting asks for. Raises ModelUnavailable where there is no such model, SessionError where
         the file is none or cannot be written.
         """
         wanted = settings or Settings()
@@ -280,14 +310,16 @@ class Session:
             "device": wanted.device,
             "seed": wanted.seed,
         }
+        # The sandbox first: its processes are started before torch is in this one.
+        kernel, unsafe = sandbox(wanted, unsafe=unsafe_exec)
+        if kernel is not None:
+            facts["sandbox"] = {"tier": kernel.tier, "read": list(kernel.grants.read), "write": list(kernel.grants.write)}
         if resume is not None:
             history = History.open(resume)
         elif wanted.save:
             history = History.create(sessions_folder(os.environ), facts)
         else:
             history = History.memory(facts)
-        # The sandbox first: its processes are started before torch is in this one.
-        kernel, unsafe = sandbox(wanted)
         if not isinstance(model, Loading):
             given = model
             model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
@@ -320,7 +352,7 @@ class Session:
     @property
     def title(self) -> str:
         """Model, dtype and device in a few words."""
-        name = self.history.header["model"]
+        name = self.history.header["model"] + (" | UNSAFE, no sandbox" if len(self.walls) > 1 else "")
         if not self.ready:
             return f"{name} is loading"
         try:

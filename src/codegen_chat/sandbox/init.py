@@ -2,7 +2,7 @@
 
 It alone starts, stops and kills, keeps the time, counts what is used, and says how a turn ended. Its protocol with the
 product, on one socket: `execute` is answered by `output` frames and one `done` (or `gone`, where the parent's state is no
-longer there), `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn that they are
+longer there), `read` by a `file`, `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn that they are
 meant for. When the socket closes, all ends.
 """
 
@@ -54,6 +54,8 @@ def main(control: int, alarm: int) -> NoReturn:
             head, body = wire.receive(product, reader)
             if head["do"] == "execute":
                 init.execute(head, body)
+            elif head["do"] == "read":
+                init.read(str(head["name"]))
             else:
                 init.forget(str(head["turn"]))
     except (wire.BrokenWireError, ConnectionError):
@@ -160,7 +162,7 @@ class Init:
             uid=uid,
             landlock=bool(plan["landlock"]),
             metadata=self._namespace or not shared,
-            signals=self._namespace or not shared or walls.landlock_version() >= 6,  # it scopes signals
+            signals=self._namespace or not shared or (bool(plan["landlock"]) and walls.landlock_version() >= 6),  # it scopes signals
             others=limits.tasks_of_user() if shared and not self._namespace else 0,
             readable=tuple(cast("list[str]", plan["readable"])),
             writable=tuple(cast("list[str]", plan["writable"])),
@@ -202,6 +204,11 @@ class Init:
             state.close()
             self._files.forget(turn)
             self._reap()
+
+    def read(self, name: str) -> None:
+        """Hand out a file of the working folder."""
+        data = self._files.read(os.environ["HOME"], name, self._limits.disk)
+        self._product.sendall(wire.encode({"say": "file", "there": data is not None}, data or b""))
 
     # -- one turn
 

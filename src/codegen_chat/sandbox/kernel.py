@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self, cast
 
-from codegen_chat.errors import SandboxUnavailable
+from codegen_chat.errors import SandboxUnavailable, UsageError
 from codegen_chat.sandbox import limits as budget
 from codegen_chat.sandbox import outer, report, walls, wire
 from codegen_chat.sandbox.clean import Cleaner, clean
@@ -45,6 +45,17 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a sandbox is started with, and started again. As in `Kernel.start`."""
+
+    limits: Limits
+    imports: tuple[str, ...]
+    grants: outer.Grants
+    without: tuple[str, ...]
+    unsafe: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of the wall on this machine: whether it holds, what it gives, and where it does not how to get it."""
 
@@ -53,28 +64,47 @@ class Layer:
     detail: str
 
 
+_LACKS = {
+    "A": "",
+    "A-": "; without Landlock a turn sees the names of the sandbox's own processes",
+    "B": "; without namespaces a turn can tell which files exist (stat), and multiprocessing pools and /tmp are out of its reach",
+}
+
+
 def probe() -> list[Layer]:
     """Try each layer here, then all of them together. For `doctor`."""
-    lacks = outer.bwrap_lacks()
-    version = walls.landlock_version()
-    filters = walls.seccomp_known()
+    bwrap, version, filters = outer.bwrap_lacks(), walls.landlock_version(), walls.seccomp_known()
+    landlock = version >= walls.LANDLOCK_NEEDED
     layers = [
         Layer(
             "namespaces",
-            not lacks,
-            f"bubblewrap: {lacks}; {outer.INSTALL_BWRAP}" if lacks else "bubblewrap: own files, network, processes",
+            not bwrap,
+            f"bubblewrap: {bwrap}; {outer.INSTALL_BWRAP}"
+            if bwrap == outer.NOT_INSTALLED
+            else f"bubblewrap: {bwrap}; allow it user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0, or in "
+            "a container --security-opt seccomp=unconfined)"
+            if bwrap
+            else "bubblewrap: own files, network, processes",
         ),
         Layer(
             "landlock",
-            version >= walls.LANDLOCK_NEEDED,
-            f"ABI {version}"
-            + ("" if version >= walls.LANDLOCK_NEEDED else ": Linux 6.2 or later, with landlock among its security modules"),
+            landlock,
+            f"ABI {version}: only what was granted can be read or written"
+            if landlock
+            else f"ABI {version}: Linux 6.2 or later, with landlock among its security modules (lsm= on the kernel's command line)",
         ),
         Layer("seccomp", filters, "allow-list of system calls" if filters else "Linux 4.14 or later on x86_64 or aarch64"),
     ]
+    if os.getuid() == 0:
+        hidden = outer.hidden_from_others() if bwrap else ""
+        what = f"only root can read {hidden}: use a Python that everybody can read" if hidden else "code runs under one of its own"
+        layers.append(Layer("another uid", not hidden, what))
+    disk = "watched" if bwrap else "capped"
+    layers.append(Layer("limits", True, f"memory, processes, open files and output capped, disk {disk}, time kept from outside"))
     try:
         with Kernel.start() as kernel:
-            layers.append(Layer("self-test", True, f"tier {kernel.tier}: what must fail failed, what must work worked"))
+            what = f"tier {kernel.tier}: what must fail failed, what must work worked{_LACKS[kernel.tier]}"
+            layers.append(Layer("self-test", True, what))
     except SandboxUnavailable as error:
         layers.append(Layer("self-test", False, str(error)))
     return layers
@@ -86,34 +116,49 @@ class Kernel:
     It is a context manager; `close` ends every process of it. Also the end of the product's process does.
     """
 
-    def __init__(self, limits: Limits, imports: Sequence[str], without: Collection[str]) -> None:
-        self._limits = limits
-        self._imports = imports
-        self._without = without
+    def __init__(self, wanted: _Wanted) -> None:
+        self._wanted = wanted
+        self._limits = wanted.limits
         self._steps: dict[str, _Step] = {}
         self._parked: set[str] = set()
         self._serial = 0
         self._running = False
-        self._sandbox = _Sandbox(limits, imports, without)
+        self._sandbox = _Sandbox(wanted)
 
     @classmethod
-    def start(cls, limits: Limits | None = None, *, imports: Sequence[str] = (), without: Collection[str] = ()) -> Self:
+    def start(
+        cls,
+        limits: Limits | None = None,
+        *,
+        imports: Sequence[str] = (),
+        grants: outer.Grants | None = None,
+        without: Collection[str] = (),
+        unsafe: bool = False,
+    ) -> Self:
         """Start a sandbox and let it test its walls.
 
         Args:
             limits: What a turn may use; `Limits()` unless given.
             imports: Modules that the empty state has imported already (not bound), so that no turn waits for them.
+            grants: Folders of the host that turns may use.
             without: Layers to leave away, "bwrap" or "landlock". Less than enough is refused as it is on a machine without them.
+            unsafe: Where the walls cannot be raised, run code behind what there is. For who has typed so, never a default.
 
         Raises:
             SandboxUnavailable: The walls cannot be raised here, or did not hold in their own test.
+            UsageError: A folder that cannot be granted.
         """
-        return cls(limits or Limits(), tuple(imports), tuple(without))
+        return cls(_Wanted(limits or Limits(), tuple(imports), grants or outer.Grants(), tuple(without), unsafe))
 
     @property
     def tier(self) -> str:
-        """Which walls hold: "A" all, "A-" without Landlock, "B" without namespaces."""
+        """Which walls hold: "A" all, "A-" without Landlock, "B" without namespaces, "unsafe" too few."""
         return self._sandbox.tier
+
+    @property
+    def grants(self) -> outer.Grants:
+        """The folders of the host that turns may use, by their real paths."""
+        return self._sandbox.grants
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +210,31 @@ class Kernel:
         if turn in self._parked:
             self._parked.discard(turn)
             self._sandbox.send({"do": "forget", "turn": turn})
+
+    def save_files(self, names: Sequence[str], folder: Path) -> list[str]:
+        """Copy files that the last turn wrote, named as in its Execution, into a folder that is new or empty.
+
+        Returns those that could not be: links and whatever else is no ordinary file, names that were cleaned.
+
+        Raises:
+            UsageError: The folder has something in it, or cannot be written to.
+        """
+        left = []
+        try:
+            folder.mkdir(exist_ok=True)
+            if any(folder.iterdir()):
+                raise UsageError(f"{folder} is not empty: code chooses the names of its files, and would choose what to overwrite")
+            for name in names:
+                self._sandbox.send({"do": "read", "name": name})
+                answer, data = self._sandbox.receive()
+                if answer["there"]:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(data)
+                else:
+                    left.append(name)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written: {error.strerror}") from None
+        return left
 
     def restore(self, turns: Sequence[tuple[str, str]]) -> list[Execution]:
         """Rebuild the states of a branch, (id, code) from the oldest on, by running the code again."""
@@ -313,7 +383,7 @@ class Kernel:
     def _start_again(self) -> None:
         self._sandbox.close()
         self._parked = set()
-        self._sandbox = _Sandbox(self._limits, self._imports, self._without)
+        self._sandbox = _Sandbox(self._wanted)
 
     @contextlib.contextmanager
     def _ctrl_c(self) -> Iterator[None]:
@@ -337,22 +407,25 @@ class Kernel:
 class _Sandbox:
     """One init and the way to it."""
 
-    def __init__(self, limits: Limits, imports: Sequence[str], without: Collection[str]) -> None:
+    def __init__(self, wanted: _Wanted) -> None:
         self._outside = tempfile.mkdtemp(prefix="codegen-chat-")
         try:
-            self._start(limits, imports, without)
+            self._start(wanted)
         except BaseException:
             _remove(self._outside)
             raise
 
-    def _start(self, limits: Limits, imports: Sequence[str], without: Collection[str]) -> None:
+    def _start(self, wanted: _Wanted) -> None:
         outside = Path(self._outside)
         (outside / "canary").write_text("nobody inside may read this")
-        start = outer.plan(limits, outside=self._outside, without=without)
+        start = outer.plan(
+            wanted.limits, outside=self._outside, grants=wanted.grants, without=wanted.without, unsafe=wanted.unsafe
+        )
         if start.root:
             Path(start.root).mkdir()
         outside.chmod(0o755)  # another uid must come through to its own folder below
         self.tier = start.tier
+        self.grants = start.grants
         self._namespace = not start.root
         self._socket, theirs = socket.socketpair()
         alarm, self._alarm = os.pipe()
@@ -374,13 +447,13 @@ class _Sandbox:
                 os.close(alarm)
             try:
                 self._socket.settimeout(_START)
-                self.send({**start.plan, "imports": list(imports)})
+                self.send({**start.plan, "imports": wanted.imports})
                 answer, _ = self.receive()
                 self._socket.settimeout(None)
             except (wire.BrokenWireError, TimeoutError) as error:
                 self.close()
                 raise SandboxUnavailable(f"the sandbox did not start ({_last_line(errors) or error})") from error
-        if answer["surprises"]:
+        if answer["surprises"] and start.tier != outer.UNSAFE:
             self.close()
             raise SandboxUnavailable("the walls do not hold here: " + ", ".join(map(str, cast("list[str]", answer["surprises"]))))
         if self._namespace:

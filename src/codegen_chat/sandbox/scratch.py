@@ -98,7 +98,7 @@ class Scratch:
 
     def keep(self, state: str | None) -> bool:
         """Make what lies there now the files of a state. Return False, and keep none, where it is too much."""
-        found, hidden = _scan(self._folders, open_up=True)
+        found, hidden = _scan(self._folders)
         size = sum(facts.st_size for facts in found.values() if stat.S_ISREG(facts.st_mode))
         files: _Files | None = None
         if not hidden and len(found) <= MOST_FILES and size <= MOST_BYTES:
@@ -121,7 +121,7 @@ class Scratch:
         last, self._at = self._at, ""
         if files is None:
             return last == state
-        found, _ = _scan(self._folders, open_up=True)
+        found, _ = _scan(self._folders)
         for path, facts in found.items():
             wanted = files.get(path)
             if wanted is None or stat.S_IFMT(wanted.mode) != stat.S_IFMT(facts.st_mode):
@@ -177,9 +177,12 @@ class Scratch:
         if not stat.S_ISREG(facts.st_mode):
             return _Entry(facts.st_mode)
         number = next(self._numbers)
-        if not facts.st_mode & stat.S_IRUSR:
-            Path(path).chmod(facts.st_mode | stat.S_IRUSR)
-        source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except PermissionError:
+            Path(path).chmod(0o600)
+            source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            os.fchmod(source, stat.S_IMODE(facts.st_mode))
         try:
             _pour(source, os.open(f"{self._store}/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         finally:
@@ -233,7 +236,7 @@ def clear(folder: str) -> None:
         os.close(top)
 
 
-def _scan(folders: Sequence[str], *, open_up: bool = False) -> tuple[dict[str, os.stat_result], bool]:
+def _scan(folders: Sequence[str]) -> tuple[dict[str, os.stat_result], bool]:
     """Return all that there is by its path, and whether a folder could not be looked into. Follows no link."""
     found: dict[str, os.stat_result] = {}
     hidden = False
@@ -241,10 +244,6 @@ def _scan(folders: Sequence[str], *, open_up: bool = False) -> tuple[dict[str, o
     while waiting and len(found) <= 4 * MOST_FILES:
         folder = waiting.pop()
         try:
-            if open_up and folder not in folders:
-                mode = found[folder].st_mode
-                if mode & stat.S_IRWXU != stat.S_IRWXU:
-                    Path(folder).chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
             with os.scandir(folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):  # it changes while we look
