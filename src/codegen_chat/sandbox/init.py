@@ -93,6 +93,8 @@ class _Run:
     channel: socket.socket
     pipes: dict[int, str]
     started: float
+    sockets: int
+    free: int
     reader: wire.Reader = field(default_factory=lambda: wire.Reader(limits.REPORT_BYTES))
     pending: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
     state: _State | None = None
@@ -274,7 +276,9 @@ class Init:
             os.close(err)
             return None
         deadline = started + float(cast("float", head["timeout"]))
-        return _Run(int(cast("int", head["serial"])), deadline, ours, {out: "stdout", err: "stderr"}, started)
+        return _Run(
+            int(cast("int", head["serial"])), deadline, ours, {out: "stdout", err: "stderr"}, started, _sockets(), _free(self._scratch)
+        )
 
     def _watch(self, run: _Run) -> None:
         """Serve a running turn until it has reported, ended, or been ended."""
@@ -382,16 +386,20 @@ class Init:
         """End a turn whose processes hold too much memory together, or that has filled the disk where no tmpfs stops it."""
         base = self._zygote.memory if self._zygote else 0
         turns = self._strays({state.pid for state in self._registered()})
-        if sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
+        held = max(0, _sockets() - run.sockets) * limits.SOCKET_BYTES
+        if held + sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
             # That counted pages shared between forks for each of them. Exactly is slower, and only asked now.
-            if sum(self._memory_exactly(pid) for pid in turns) > self._limits.memory:
+            if held + sum(self._memory_exactly(pid) for pid in turns) > self._limits.memory:
                 run.reason = run.reason or "memory"
                 self._kill(run)
         elif not self._namespace:
             used = self._files.used()
             if used.hidden or used.files > self._limits.files or used.bytes > self._limits.disk:
-                run.reason = run.reason or "killed"
                 run.note = "it filled its scratch folder"
+            elif run.free - _free(self._scratch) > limits.HIDDEN_DISK:
+                run.note = "the disk got fuller by more than 1 GiB while it ran"
+            if run.note:
+                run.reason = run.reason or "killed"
                 self._kill(run)
 
     def _settle(self, run: _Run, turn: str | None) -> None:
@@ -570,6 +578,18 @@ def _writable(product: socket.socket) -> bool:
     selector = selectors.PollSelector()
     selector.register(product, selectors.EVENT_WRITE)
     return bool(selector.select(0))
+
+
+def _sockets() -> int:
+    """How many sockets there are: in our network namespace, or where we have none on the whole machine."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/self/net/sockstat").read_text().split()[2])
+    return 0
+
+
+def _free(folder: str) -> int:
+    facts = os.statvfs(folder)
+    return facts.f_bfree * facts.f_frsize
 
 
 def _stat(pid: int) -> list[bytes]:

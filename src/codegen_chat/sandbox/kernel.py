@@ -287,6 +287,7 @@ class Kernel:
         self._running = True
         streams = {"stdout": Cleaner(), "stderr": Cleaner()}
         kept = {"stdout": "", "stderr": ""}
+        room, cut = self._limits.output, 0
         answer: wire.Head = {"say": ""}
         payload = b""
         try:
@@ -296,8 +297,13 @@ class Kernel:
                 try:
                     answer, payload = self._sandbox.receive()
                     for piece in _pieces(answer, payload, streams):
-                        kept[piece.stream] += piece.text
-                        yield piece
+                        # A byte that is shown as a symbol is three bytes then, so that what is clean is counted anew.
+                        text = piece.text.encode()[:room].decode(errors="ignore")
+                        room -= len(text.encode())
+                        cut += len(piece.text) - len(text)
+                        kept[piece.stream] += text
+                        if text:
+                            yield replace(piece, text=text)
                 except KeyboardInterrupt:
                     self.interrupt()
         except wire.BrokenWireError:
@@ -308,6 +314,7 @@ class Kernel:
                 self._sandbox.alarm(self._serial)
                 self._drain()
         if answer["say"] == "done":
+            answer["truncated"] = cut + int(cast("int", answer["truncated"]))
             yield self._conclude(answer, payload, kept, turn, note)
             return
         if answer["say"] == "lost" or parent is None:

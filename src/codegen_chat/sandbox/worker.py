@@ -36,6 +36,7 @@ from codegen_chat.turn import Limits
 _PRINTS = 200
 _PRINTS_SIZE = 512 << 10
 _NAMES = 500
+_NAME = 1000  # characters: what is longer is no name for people
 _TEXT = 16 << 10
 _FILE = "<turn"
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
@@ -279,7 +280,7 @@ class _Main:
         return {
             name: item
             for name, item in self.module.__dict__.items()
-            if not (name.startswith("__") and name.endswith("__"))
+            if not (name.startswith("__") and name.endswith("__")) and len(name) <= _NAME
         }
 
 
