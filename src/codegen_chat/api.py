@@ -233,10 +233,10 @@ def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
     return Program(text if doubt is None else export.render_py(turns, facts, verified=False), doubt)
 
 
-def sandbox(settings: Settings, *, unsafe: bool = False) -> tuple[Kernel | None, str | None]:
+def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
     """Return a sandbox, or None and why there is none.
 
-    `unsafe`: where it cannot be had, run code all the same; for who has typed so. Raises UsageError for a folder that cannot be
+    `imports`: modules that its empty state has imported. `unsafe`: where it cannot be had, run code all the same; for who has typed so. Raises UsageError for a folder that cannot be
     granted.
     """
     if settings.exec == "off":
@@ -244,7 +244,7 @@ def sandbox(settings: Settings, *, unsafe: bool = False) -> tuple[Kernel | None,
     limits = replace(Limits(), timeout=settings.timeout, memory=settings.memory)
     grants = Grants(settings.allow_read, settings.allow_write)
     try:
-        return Kernel.start(limits, grants=grants, unsafe=unsafe), None
+        return Kernel.start(limits, imports=imports, grants=grants, unsafe=unsafe), None
     except SandboxUnavailable as error:
         return None, str(error)
 
@@ -260,7 +260,8 @@ def walls(kernel: Kernel) -> list[str]:
         ]
     grants = kernel.grants
     granted = [f"{what} {', '.join(folders)}" for what, folders in (("reads", grants.read), ("writes", grants.write)) if folders]
-    return [f"Code runs in the sandbox, tier {kernel.tier}: no network, no files{' but: it ' if granted else ''}{' and '.join(granted)}."]
+    but = f", but it {' and '.join(granted)}" if granted else ""
+    return [f"Code runs in the sandbox, tier {kernel.tier}: no network, no files{but}."]
 
 
 class Session:
@@ -298,8 +299,10 @@ class Session:
         """Start a session, or go on with the one in a file: its variables are rebuilt by running its code again.
 
         The model of the settings loads behind it, and a turn waits for it, unless one is given. Where the machine cannot wall
-        code in, nothing is executed: `unsafe` says why. With `unsafe_exec` it is all the same, which no setting asks for. Raises ModelUnavailable where there is no such model, SessionError where
-        the file is none or cannot be written.
+        code in, nothing is executed: `unsafe` says why. With `unsafe_exec` it is all the same, which no setting asks for.
+
+        Raises ModelUnavailable where there is no such model, SessionError where the file is none or cannot be written,
+        UsageError for a folder that cannot be granted.
         """
         wanted = settings or Settings()
         folder = hub.locate(wanted.model)
@@ -311,7 +314,7 @@ class Session:
             "seed": wanted.seed,
         }
         # The sandbox first: its processes are started before torch is in this one.
-        kernel, unsafe = sandbox(wanted, unsafe=unsafe_exec)
+        kernel, unsafe = sandbox(wanted, imports=["numpy"], unsafe=unsafe_exec)  # as a conversation's header does
         if kernel is not None:
             facts["sandbox"] = {"tier": kernel.tier, "read": list(kernel.grants.read), "write": list(kernel.grants.write)}
         if resume is not None:

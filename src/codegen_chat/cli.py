@@ -429,7 +429,9 @@ def execute(
     if as_json:
         data = execution_to_json(result)
         told = {key: data[key] for key in ("stdout", "stderr", "value", "duration")}
-        error = None if result.status == "ok" else (result.status, result.note or f"{result.status} after {result.duration:.1f} s")
+        error = (
+            None if result.status == "ok" else (result.status, result.note or f"{result.status} after {result.duration:.1f} s")
+        )
         sys.stdout.write(_told(result.status, **told, error=data["failure"] or error, tier=tier) + "\n")
     else:
         if result.value is not None:

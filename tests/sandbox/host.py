@@ -19,9 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-import numpy
+import numpy as np
 
-from codegen_chat.turn import Execution, Failure
+from codegen_chat.turn import Change, Execution, Failure
 
 ROOT = Path(__file__).resolve().parents[2]
 _OPEN_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", "/run/user/1000", "/var/crash", "/mnt", "/srv")
@@ -64,6 +64,7 @@ class Host:
     leg: Leg
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    """Folders below `folder` that are granted: `given` and `shared` are there."""
     changed: tuple[tuple[str, str, str], ...] = ()
     """Changes of a copy of the package: file, old text, new text."""
     folder: Path = field(init=False)
@@ -98,8 +99,8 @@ class Host:
                 "without": self.leg.without,
                 "blocked": self.leg.blocked,
                 "secret": str(self.home / "secret.txt"),
-                "read": [self.filled(path) for path in self.read],
-                "write": [self.filled(path) for path in self.write],
+                "read": [str(self.folder / name) for name in self.read],
+                "write": [str(self.folder / name) for name in self.write],
             }
         )
         self.product = subprocess.Popen(
@@ -132,10 +133,15 @@ class Host:
         os.setxattr(self.home / "secret.txt", "user.note", self.token.encode())
         (self.home / ".ssh" / "id_rsa").write_text(self.token)
         (self.home / ".bashrc").write_text("# mine\n")
+        (self.folder / "given").mkdir()
+        (self.folder / "given" / "data.csv").write_text("a,b\n1,2\n")
+        (self.folder / "given" / "mine.py").write_text("def twice(x):\n    return 2 * x\n")
+        (self.folder / "shared").mkdir()
+        (self.folder / "shared").chmod(0o777)
         (self.home / "stolen.py").write_text(f"token = '{self.token}'\n")
         os.mkfifo(self.home / "pipe")
         if self.leg.uid is not None:
-            for path in (self.home, *self.home.rglob("*")):
+            for path in (self.home, *self.home.rglob("*"), self.folder / "given", self.folder / "shared"):
                 os.chown(path, self.leg.uid, self.leg.uid)
 
     def _python(self) -> tuple[str, str]:
@@ -177,6 +183,7 @@ class Host:
         if save is not None:
             self._read()
         failure = answer.pop("failure")
+        answer["changes"] = tuple(Change(**change) for change in answer["changes"])
         return Execution(**answer, failure=Failure(**failure) if failure else None)
 
     def _read(self) -> dict[str, Any]:
@@ -210,7 +217,7 @@ class Host:
     def marks(self) -> dict[str, object]:
         """Everything on this machine that an attack could change."""
         marks: dict[str, object] = {}
-        for path in sorted(self.home.rglob("*")):
+        for path in sorted((*self.home.rglob("*"), *(self.folder / "given").rglob("*"), *(self.folder / "shared").rglob("*"))):
             facts = path.lstat()
             content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
             attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
@@ -311,7 +318,7 @@ def _public_python(folder: Path) -> tuple[str, Path]:
 
 def _public_packages(folder: Path) -> Path:
     """The installed packages where everybody can read them, else a copy of those that turns use."""
-    installed = Path(numpy.__file__).parents[1]
+    installed = Path(np.__file__).parents[1]
     try:
         subprocess.run(["/bin/ls", installed], check=True, capture_output=True, cwd="/", **_as(65534))
     except subprocess.CalledProcessError:

@@ -37,7 +37,9 @@ def judged(host: Host, parent: str, attack: Attack) -> list[str]:
     if attack.kind != "turns" and not gone(host.sandbox_pids() - processes, seconds=5):
         found.append("a process is left")
     after = host.marks()
-    found += [f"{name}: {before.get(name)} became {after.get(name)}" for name in before | after if before.get(name) != after.get(name)]
+    found += [
+        f"{name}: {before.get(name)} became {after.get(name)}" for name in before | after if before.get(name) != after.get(name)
+    ]
     again = host.execute("memory.append('once more')\nmemory", parent=parent).value
     if again != "['of', 'before', 'once more']":
         found.append(f"the state before is {again}")
@@ -69,6 +71,6 @@ def _said(execution: Execution, token: str, attack: Attack) -> Iterator[str]:
     failure = execution.failure
     shown = [execution.stdout, execution.stderr, execution.value or "", execution.note, *execution.files]
     shown += [failure.type, failure.message, failure.traceback] if failure else []
-    shown += [part for change in execution.changes for part in (change["name"], change["summary"])]  # type: ignore[index]  JSON's
+    shown += [part for change in execution.changes for part in (change.name, change.summary)]
     if bad := unsafe("".join(shown)):
         yield f"a terminal would get {sorted(map(ascii, bad))}"

@@ -30,7 +30,7 @@ def read(path: Path) -> list[Program]:
         title, _, rest = entry.partition("\n")
         code, _, output = rest.partition("\n# output\n")
         name, *special = title.split(" | ")
-        programs.append(Program(path.stem, name, code, output, **dict(fact.split(": ", 1) for fact in special)))  # type: ignore[arg-type]
+        programs.append(Program(path.stem, name, code, output, **dict(fact.split(": ", 1) for fact in special)))
     return programs
 
 

@@ -263,7 +263,10 @@ def test_files_follow_undo_exactly(kernel: Kernel) -> None:
 def test_a_file_that_is_open_in_a_state_is_the_same_file_after_undo(kernel: Kernel) -> None:
     one = state(kernel, "f = open('log', 'a+')\nf.write('one,')\nf.flush()")
     state(kernel, "f.write('two,')\nf.flush()", one)
-    assert ok(kernel, "f.write('three')\nf.flush()\nf.seek(0)\nf.read(), open('log').read()", one).value == "('one,three', 'one,three')"
+    assert (
+        ok(kernel, "f.write('three')\nf.flush()\nf.seek(0)\nf.read(), open('log').read()", one).value
+        == "('one,three', 'one,three')"
+    )
 
 
 def test_candidates_do_not_see_each_others_files(kernel: Kernel) -> None:
@@ -317,7 +320,9 @@ def test_copies_of_states_that_are_gone_are_dropped(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").iterdir())
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "link", "folder/../../outside", "pipe", "folder", "linked/inside", ""])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/hostname", "link", "folder/../../outside", "pipe", "folder", "linked/inside", ""]
+)
 def test_only_ordinary_files_below_the_folder_are_read(tmp_path: Path, name: str) -> None:
     work = tmp_path / "work"
     (work / "folder").mkdir(parents=True)
@@ -336,14 +341,14 @@ def test_only_ordinary_files_below_the_folder_are_read(tmp_path: Path, name: str
 
 
 def test_a_folder_of_any_depth_and_mode_can_be_emptied(tmp_path: Path) -> None:
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(tmp_path)
     try:
         for _ in range(3000):
-            os.mkdir("d")
+            Path("d").mkdir()
             os.chdir("d")
-        (Path("f")).touch()
-        os.chmod(".", 0)
+        Path("f").touch()
+        Path().chmod(0)
     finally:
         os.chdir(here)
     (tmp_path / "outside").mkdir()

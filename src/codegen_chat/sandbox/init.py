@@ -2,8 +2,8 @@
 
 It alone starts, stops and kills, keeps the time, counts what is used, and says how a turn ended. Its protocol with the
 product, on one socket: `execute` is answered by `output` frames and one `done` (or `gone`, where the parent's state is no
-longer there), `read` by a `file`, `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn that they are
-meant for. When the socket closes, all ends.
+longer there), `read` by a `file`, `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn
+that they are meant for. When the socket closes, all ends.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ class Init:
             uid=uid,
             landlock=bool(plan["landlock"]),
             metadata=self._namespace or not shared,
-            signals=self._namespace or not shared or (bool(plan["landlock"]) and walls.landlock_version() >= 6),  # it scopes signals
+            signals=self._namespace
+            or not shared
+            or (bool(plan["landlock"]) and walls.landlock_version() >= 6),  # it scopes signals
             others=limits.tasks_of_user() if shared and not self._namespace else 0,
             readable=tuple(cast("list[str]", plan["readable"])),
             writable=tuple(cast("list[str]", plan["writable"])),
@@ -277,7 +279,13 @@ class Init:
             return None
         deadline = started + float(cast("float", head["timeout"]))
         return _Run(
-            int(cast("int", head["serial"])), deadline, ours, {out: "stdout", err: "stderr"}, started, _sockets(), _free(self._scratch)
+            int(cast("int", head["serial"])),
+            deadline,
+            ours,
+            {out: "stdout", err: "stderr"},
+            started,
+            _sockets(),
+            _free(self._scratch),
         )
 
     def _watch(self, run: _Run) -> None:

@@ -91,13 +91,15 @@ def probe() -> list[Layer]:
             landlock,
             f"ABI {version}: only what was granted can be read or written"
             if landlock
-            else f"ABI {version}: Linux 6.2 or later, with landlock among its security modules (lsm= on the kernel's command line)",
+            else f"ABI {version}: Linux 6.2 or later, with landlock among its security modules (lsm= at boot)",
         ),
         Layer("seccomp", filters, "allow-list of system calls" if filters else "Linux 4.14 or later on x86_64 or aarch64"),
     ]
     if os.getuid() == 0:
         hidden = outer.hidden_from_others() if bwrap else ""
-        what = f"only root can read {hidden}: use a Python that everybody can read" if hidden else "code runs under one of its own"
+        what = (
+            f"only root can read {hidden}: use a Python that everybody can read" if hidden else "code runs under one of its own"
+        )
         layers.append(Layer("another uid", not hidden, what))
     disk = "watched" if bwrap else "capped"
     layers.append(Layer("limits", True, f"memory, processes, open files and output capped, disk {disk}, time kept from outside"))
@@ -223,7 +225,9 @@ class Kernel:
         try:
             folder.mkdir(exist_ok=True)
             if any(folder.iterdir()):
-                raise UsageError(f"{folder} is not empty: code chooses the names of its files, and would choose what to overwrite")
+                raise UsageError(
+                    f"{folder} is not empty: code chooses the names of its files, and would choose what to overwrite"
+                )
             for name in names:
                 self._sandbox.send({"do": "read", "name": name})
                 answer, data = self._sandbox.receive()

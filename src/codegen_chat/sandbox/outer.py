@@ -134,7 +134,7 @@ def _checked(grants: Grants) -> Grants:
     for flag, paths in (("read", grants.read), ("write", grants.write)):
         for path in paths:
             folder = os.path.realpath(path)
-            if not os.path.isdir(folder):
+            if not Path(folder).is_dir():
                 raise UsageError(f"--allow-{flag} {path}: there is no such folder")
             if folder == "/" or any(_overlap(folder, kept) for kept in ("/proc", "/sys", "/dev", SCRATCH, STORE)):
                 raise UsageError(f"--allow-{flag} {path}: this folder cannot be granted")

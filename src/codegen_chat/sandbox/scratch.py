@@ -127,8 +127,7 @@ class Scratch:
             if wanted is None or stat.S_IFMT(wanted.mode) != stat.S_IFMT(facts.st_mode):
                 _remove(path, facts)
         for path, wanted in sorted(files.items()):
-            facts = found.get(path)
-            if facts is None or not self._same(path, facts) or self._live[path].entry != wanted:
+            if path not in found or not self._same(path, found[path]) or self._live[path].entry != wanted:
                 self._write(path, wanted)
         self._look(files)
         return True

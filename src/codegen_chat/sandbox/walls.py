@@ -181,7 +181,9 @@ def mount_tmpfs(path: str, *, size: int, files: int) -> None:
 def open_beneath(folder: str, name: str) -> int:
     """Open a file for reading by its name relative to a folder. The kernel refuses `..` out of it, and every link."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    how = ctypes.create_string_buffer(struct.pack("<QQQ", flags, 0, 0x02 | 0x04 | 0x08), 24)  # RESOLVE_NO_{MAGIC,SYM}LINKS, _BENEATH
+    how = ctypes.create_string_buffer(
+        struct.pack("<QQQ", flags, 0, 0x02 | 0x04 | 0x08), 24
+    )  # RESOLVE_NO_{MAGIC,SYM}LINKS, _BENEATH
     beneath = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         return _call(_OPENAT2, ctypes.c_int(beneath), ctypes.c_char_p(os.fsencode(name)), how, ctypes.c_size_t(24))

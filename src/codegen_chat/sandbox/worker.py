@@ -29,6 +29,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from codegen_chat.sandbox import limits, syscalls, values, walls, wire
 from codegen_chat.turn import Limits
@@ -167,7 +168,7 @@ class _Main:
     def __init__(self) -> None:
         self.module = types.ModuleType("__main__")
         # No such file is there, but programs ask for its folder.
-        self.module.__dict__.update(__builtins__=builtins, __file__=os.path.abspath("main.py"))
+        self.module.__dict__.update(__builtins__=builtins, __file__=str(Path("main.py").absolute()))
         self.prints: deque[str] = deque(maxlen=_PRINTS)
         self.seen: dict[str, object] = {}
         self.stdin: object = None
@@ -201,8 +202,8 @@ class _Main:
         """Run one turn's code and return its report as JSON. After the last one nothing comes: the program ends with it."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.stdin = self.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  the turn's own stdin
-        sys.stdout = sys.__stdout__ = _stream(1)  # type: ignore[misc]  typeshed takes it for a constant
-        sys.stderr = sys.__stderr__ = _stream(2)  # type: ignore[misc]
+        sys.stdout, sys.stderr = _stream(1), _stream(2)
+        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
         self.prints.clear()
         process = os.getpid()
         failure: Mapping[str, object] | None = None
@@ -238,8 +239,8 @@ class _Main:
         return value
 
     def _end(self) -> None:
-        """End the program as the interpreter would: what is registered with atexit, then the names, whose objects may have a __del__."""
-        atexit._run_exitfuncs()
+        """End the program as the interpreter would: first what is registered with atexit, then the names, for their __del__."""
+        atexit._run_exitfuncs()  # noqa: SLF001  there is no other way to have it run here
         namespace = self.module.__dict__
         for name in namespace:
             if name != "__builtins__":
@@ -298,7 +299,7 @@ def _join() -> None:
     """Wait for threads and processes, as at the end of a script: nothing that the turn started goes on behind the next one."""
     for name, mark in (("concurrent.futures.thread", "_shutdown"), ("concurrent.futures.process", "_global_shutdown")):
         if pools := sys.modules.get(name):
-            pools._python_exit()  # a pool that nobody has shut down would be waited for without end
+            pools._python_exit()  # noqa: SLF001  a pool that nobody has shut down would be waited for without end
             setattr(pools, mark, False)  # the next turn may make others
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
