@@ -23,6 +23,15 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what takes minutes to the slow legs: the ablations, and ordinary programs in the second tier."""
+    if "EVERY_LEG" in os.environ:
+        return
+    slow = [item for item in items if "test_ablation" in item.nodeid or ("test_programs" in item.nodeid and "[B-" in item.nodeid)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def outer_limit() -> Iterator[None]:
     """See that no bomb which gets loose takes the machine along: by control groups, or as an ordinary user by a limit of processes."""

@@ -25,7 +25,7 @@ from codegen_chat.turn import Change, Execution, Failure
 
 ROOT = Path(__file__).resolve().parents[2]
 _OPEN_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", "/run/user/1000", "/var/crash", "/mnt", "/srv")
-LIMITS = {"timeout": 5.0, "memory": 256 << 20, "processes": 24, "output": 64 << 10, "disk": 8 << 20, "files": 512}
+LIMITS = {"timeout": 5.0, "memory": 256 << 20, "processes": 24, "output": 32 << 10, "disk": 8 << 20, "files": 512}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import json
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 from codegen_chat.turn import Execution
 from tests.sandbox.attacks import Attack
-from tests.sandbox.host import Host, gone
+from tests.sandbox.host import LIMITS, Host, gone
 
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _MARKS = "\u200e\u200f\u061c\u2028\u2029"
@@ -35,7 +36,8 @@ def judged(host: Host, parent: str, attack: Attack) -> list[str]:
         found.append(f"somebody talked to {reached}")
     # Of the kind turns, some may cost the sandbox, and the product starts another.
     if attack.kind != "turns" and not gone(host.sandbox_pids() - processes, seconds=5):
-        found.append("a process is left")
+        left = [line for pid in host.sandbox_pids() - processes for line in _status(pid)]
+        found.append(f"a process is left: {left}")
     after = host.marks()
     found += [
         f"{name}: {before.get(name)} became {after.get(name)}" for name in before | after if before.get(name) != after.get(name)
@@ -44,6 +46,13 @@ def judged(host: Host, parent: str, attack: Attack) -> list[str]:
     if again != "['of', 'before', 'once more']":
         found.append(f"the state before is {again}")
     return found
+
+
+def _status(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/status").read_text().splitlines()[:8]
+    except OSError:
+        return []
 
 
 def unsafe(text: str) -> set[str]:
@@ -66,7 +75,7 @@ def _said(execution: Execution, token: str, attack: Attack) -> Iterator[str]:
         yield f"it ended with {execution.status}: {execution.failure or execution.note}"
     if execution.duration > attack.timeout + 5:  # what ignores the end of its time is killed
         yield f"it ran for {execution.duration} s"
-    if len((execution.stdout + execution.stderr).encode()) > 64 << 10:
+    if len((execution.stdout + execution.stderr).encode()) > LIMITS["output"]:
         yield "more output is kept than may be"
     failure = execution.failure
     shown = [execution.stdout, execution.stderr, execution.value or "", execution.note, *execution.files]

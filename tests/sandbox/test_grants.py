@@ -17,7 +17,9 @@ from codegen_chat.turn import last_execution
 from tests.sandbox.host import Host, Leg, gone, legs, parent
 
 
-@pytest.fixture(scope="module", params=[leg for leg in legs() if leg.tier != "A-"], ids=lambda leg: leg.name)
+@pytest.fixture(
+    scope="module", params=[leg for leg in legs(every="EVERY_LEG" in os.environ) if leg.tier != "A-"], ids=lambda leg: leg.name
+)
 def granted(request: pytest.FixtureRequest) -> Iterator[Host]:
     leg: Leg = request.param
     with Host(leg, read=("given",), write=("shared",)) as machine:

@@ -133,7 +133,6 @@ class Init:
             walls.die_with_parent()
             walls.mount_tmpfs(self._scratch, size=self._limits.disk, files=self._limits.files)
             walls.mount_tmpfs("/dev/shm", size=self._limits.disk // 4, files=256)  # noqa: S108  our namespace's own
-            walls.mount_tmpfs(str(plan["store"]), size=4 * self._limits.disk, files=16 * self._limits.files)
         else:
             walls.adopt_orphans()
             Path(str(plan["store"])).mkdir(mode=0o700)
@@ -143,8 +142,12 @@ class Init:
             Path(folder).mkdir(mode=0o700, exist_ok=True)
             if uid is not None:
                 os.chown(folder, uid, uid)
+        self._share_tmp(cast("list[str]", plan["below_tmp"]))
         walls.not_dumpable()
         self._zygote = self._spawn_zygote(uid)
+        if self._namespace:
+            walls.own_mounts()  # the turns' have no copies to read or change
+            walls.mount_tmpfs(str(plan["store"]), size=4 * self._limits.disk, files=16 * self._limits.files)
         walls.keep_capabilities(*cast("list[int]", plan["keep"]))
         control = self._zygote.control
         control.settimeout(_START)
@@ -154,6 +157,18 @@ class Init:
         self._zygote.memory = self._memory(self._zygote.pid)
         self._files = Scratch([self._scratch, *shared], str(plan["store"]), uid)
         self._product.sendall(wire.encode({"say": "ready", "surprises": found}))
+
+    def _share_tmp(self, needed: list[str]) -> None:
+        """Where the interpreter or the like lies below /tmp, make /tmp our folder for such files with that in it."""
+        for path in needed:
+            place = Path(os.environ["TMPDIR"]) / Path(path).relative_to("/tmp")  # noqa: S108
+            folder = Path(path).is_dir()
+            (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
+            if not folder:
+                place.touch()
+            walls.bind(path, str(place))
+        if needed:
+            walls.bind(os.environ["TMPDIR"], "/tmp")  # noqa: S108
 
     def _spawn_zygote(self, uid: int | None) -> _State:
         plan = self._plan

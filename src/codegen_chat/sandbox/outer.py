@@ -141,10 +141,10 @@ def _checked(grants: Grants) -> Grants:
             if Path(tempfile.gettempdir()).resolve().is_relative_to(folder):
                 raise UsageError(f"--allow-{flag} {path}: the folder for temporary files lies in it; grant a folder below")
             real[flag].append(folder)
-    ours = [*_interpreter(), *_packages(), *_SYSTEM, _package_root()]
     for folder in real["write"]:
-        for other in (*real["read"], *real["write"], *ours):
-            if _overlap(folder, os.path.realpath(other)) and (other != folder or real["write"].count(folder) > 1):
+        others = [other for other in (*real["read"], *real["write"]) if other != folder]
+        for other in (*others, *_interpreter(), *_packages(), *_SYSTEM, _package_root()):
+            if _overlap(folder, os.path.realpath(other)):
                 raise UsageError(f"--allow-write {folder}: it and {other} lie in one another")
     return Grants(tuple(real["read"]), tuple(real["write"]))
 
@@ -184,6 +184,9 @@ def _start(tier: str, limits: Limits, uid: int | None, grants: Grants, *, root: 
     namespace = not root
     scratch = root or SCRATCH
     readable = [path for path in (*_interpreter(), *_packages(), *_SYSTEM, *_FILES, *_source()) if Path(path).exists()]
+    needed = [path for path in (*readable, *grants.read, *grants.write) if namespace and path.startswith("/tmp/")]  # noqa: S108
+    below_tmp = [path for path in needed if not any(path.startswith(other + "/") for other in needed)]
+    shared = ["/dev/shm", *(["/tmp"] if below_tmp else [])] if namespace else []  # noqa: S108
     files_caps = [walls.CAP_CHOWN, walls.CAP_DAC_OVERRIDE, walls.CAP_FOWNER]
     root_caps = [walls.CAP_KILL, walls.CAP_SYS_PTRACE, *files_caps]
     return Start(
@@ -200,9 +203,10 @@ def _start(tier: str, limits: Limits, uid: int | None, grants: Grants, *, root: 
             "keep": root_caps if uid is not None else [walls.CAP_SYS_PTRACE, *files_caps] if namespace else [],
             "scratch": scratch,
             "store": STORE if namespace else f"{outside}/states",
+            "below_tmp": below_tmp,
             "remove": outside if root else "",
             "readable": [*readable, *_DEVICES, *grants.read],
-            "writable": ["/dev/null", scratch, *(["/dev/shm"] if namespace else []), *grants.write],  # noqa: S108
+            "writable": ["/dev/null", scratch, *shared, *grants.write],
             "search": [*_packages(), *grants.read, *grants.write],
             "forbidden": [f"{outside}/canary", *_file_of_home(grants)],
             "outside": outside,
@@ -237,7 +241,7 @@ def _bwrap(readable: list[str], grants: Grants, *, work_uid: int | None) -> list
         arguments += [*_parents(Path(folder), made), "--perms", "0755", "--dir", folder]
     for device in _DEVICES:
         arguments += ["--dev-bind", device, device]
-    if Path("/tmp") not in made:  # noqa: S108  else something that we need lies there, and code has to ask for its TMPDIR
+    if Path("/tmp") not in made:  # noqa: S108  else something that we need lies there, and init sees to it
         arguments += ["--symlink", f"{SCRATCH}/tmp", "/tmp"]  # noqa: S108
     arguments += ["--symlink", "/proc/self/fd", "/dev/fd", "--proc", "/proc", "--remount-ro", "/", "--chdir", "/", "--"]
     return arguments

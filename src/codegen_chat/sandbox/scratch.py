@@ -8,6 +8,7 @@ only `used` may look at a folder that changes under its eyes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import secrets
@@ -223,6 +224,8 @@ def clear(folder: str) -> None:
                     os.unlink(name, dir_fd=top)
                     continue
                 below = _open_folder(name, top)
+                if os.fstat(below).st_dev != os.fstat(top).st_dev:
+                    raise OSError(errno.EXDEV, f"something is mounted at {name}")
                 for inner, is_inner_folder in _entries(below):
                     if is_inner_folder:  # up to us, so that no path and no recursion gets long
                         os.close(_open_folder(inner, below))
@@ -240,14 +243,18 @@ def _scan(folders: Sequence[str]) -> tuple[dict[str, os.stat_result], bool]:
     found: dict[str, os.stat_result] = {}
     hidden = False
     waiting = list(folders)
+    devices = {os.stat(folder).st_dev for folder in folders if Path(folder).exists()}
     while waiting and len(found) <= 4 * MOST_FILES:
         folder = waiting.pop()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):  # it changes while we look
-                        found[entry.path] = entry.stat(follow_symlinks=False)
-                        if stat.S_ISDIR(found[entry.path].st_mode):
+                        facts = entry.stat(follow_symlinks=False)
+                        if facts.st_dev not in devices:
+                            continue  # something is mounted there
+                        found[entry.path] = facts
+                        if stat.S_ISDIR(facts.st_mode):
                             waiting.append(entry.path)
         except (FileNotFoundError, NotADirectoryError):
             continue  # the same

@@ -191,6 +191,20 @@ def open_beneath(folder: str, name: str) -> int:
         os.close(beneath)
 
 
+def own_mounts() -> None:
+    """Have mounts of our own from here on: what is mounted now, our parent's and children's namespaces do not get."""
+    if _LIBC.unshare(0x00020000) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare: {os.strerror(code)}")
+
+
+def bind(source: str, target: str) -> None:
+    """Show a file or folder, with what is mounted below it, at another place of our own mount namespace."""
+    if _LIBC.mount(source.encode(), target.encode(), None, ctypes.c_ulong(0x1000 | 0x4000), None) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"bind {target}: {os.strerror(code)}")
+
+
 def surprises(*, forbidden: Sequence[str], folder: str, scratch: str, readable: str) -> list[str]:
     """Try, behind the walls, what must fail and what must not. Return what came out otherwise.
 
