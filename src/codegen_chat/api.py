@@ -236,8 +236,8 @@ def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
 def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
     """Return a sandbox, or None and why there is none.
 
-    `imports`: modules that its empty state has imported. `unsafe`: where it cannot be had, run code all the same; for who has typed so. Raises UsageError for a folder that cannot be
-    granted.
+    `imports`: modules that its empty state has imported. `unsafe`: where it cannot be had, run code all the same; for who has
+    typed so. Raises UsageError for a folder that cannot be granted.
     """
     if settings.exec == "off":
         return None, "execution is off"
@@ -306,7 +306,7 @@ class Session:
         """
         wanted = settings or Settings()
         folder = hub.locate(wanted.model)
-        facts = {
+        facts: dict[str, object] = {
             "model": hub.name(folder),
             "revision": hub.revision(folder),
             "dtype": wanted.dtype,
@@ -316,13 +316,13 @@ class Session:
         # The sandbox first: its processes are started before torch is in this one.
         kernel, unsafe = sandbox(wanted, imports=["numpy"], unsafe=unsafe_exec)  # as a conversation's header does
         if kernel is not None:
-            facts["sandbox"] = {"tier": kernel.tier, "read": list(kernel.grants.read), "write": list(kernel.grants.write)}
-        if resume is not None:
-            history = History.open(resume)
-        elif wanted.save:
-            history = History.create(sessions_folder(os.environ), facts)
-        else:
-            history = History.memory(facts)
+            facts["sandbox"] = {"tier": kernel.tier, "read": [*kernel.grants.read], "write": [*kernel.grants.write]}
+        try:
+            history = _history(wanted, facts, resume)
+        except BaseException:
+            if kernel is not None:
+                kernel.close()
+            raise
         if not isinstance(model, Loading):
             given = model
             model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
@@ -389,6 +389,12 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _history(settings: Settings, facts: dict[str, object], resume: Path | None) -> History:
+    if resume is not None:
+        return History.open(resume)
+    return History.create(sessions_folder(os.environ), facts) if settings.save else History.memory(facts)
 
 
 def _last(events: Iterator[Event]) -> Turn:

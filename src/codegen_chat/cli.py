@@ -20,6 +20,7 @@ from codegen_chat.settings import Settings
 
 if TYPE_CHECKING:
     from codegen_chat.api import Loading, Session
+    from codegen_chat.turn import Execution
 
 CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE, INTERRUPTED = 4, 5, SandboxUnavailable.exit_code, 130
 
@@ -206,7 +207,7 @@ def run(
     for name, parsed, settings in settled:
         with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) as session:
             loading = session.model
-            if not quiet or unsafe_exec:
+            if settings.allow_read or settings.allow_write or unsafe_exec:
                 for line in session.walls:
                     progress.note(line)
             player: Player = JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=_plain(settings)))
@@ -400,7 +401,6 @@ def execute(
     code = _decoded(_source(file), file)
 
     from codegen_chat.api import sandbox, walls
-    from codegen_chat.session.records import execution_to_json
     from codegen_chat.terminal.screen import Screen
     from codegen_chat.turn import Execution
 
@@ -409,7 +409,7 @@ def execute(
     kernel, refusal = sandbox(settings, unsafe=unsafe_exec)
     if kernel is None:
         if as_json:
-            sys.stdout.write(_told("refused", error=("SandboxUnavailable", refusal or "")) + "\n")
+            sys.stdout.write(_told(result, None, refusal) + "\n")
         raise SandboxUnavailable(f"nothing was executed: {refusal}")
     with kernel:
         if unsafe_exec:
@@ -427,12 +427,7 @@ def execute(
                 progress.error(f"{name} was left out: it is no ordinary file")
         tier = kernel.tier
     if as_json:
-        data = execution_to_json(result)
-        told = {key: data[key] for key in ("stdout", "stderr", "value", "duration")}
-        error = (
-            None if result.status == "ok" else (result.status, result.note or f"{result.status} after {result.duration:.1f} s")
-        )
-        sys.stdout.write(_told(result.status, **told, error=data["failure"] or error, tier=tier) + "\n")
+        sys.stdout.write(_told(result, tier) + "\n")
     else:
         if result.value is not None:
             sys.stdout.write(result.value + "\n")
@@ -445,22 +440,19 @@ def execute(
     return 0 if result.status == "ok" else CODE_FAILED
 
 
-def _told(
-    status: str,
-    *,
-    error: dict[str, object] | tuple[str, str] | None,
-    stdout: str = "",
-    stderr: str = "",
-    value: str | None = None,
-    duration: float = 0.0,
-    tier: str | None = None,
-) -> str:
-    """Return what came of a file as a line of JSON; an error is an object with a type and a message at least."""
-    if isinstance(error, tuple):
-        error = {"type": error[0], "message": error[1], "line": 0, "traceback": ""}
-    return json.dumps(
-        {"status": status, "stdout": stdout, "stderr": stderr, "value": value, "error": error, "duration": duration, "tier": tier}
-    )
+def _told(result: Execution, tier: str | None, refusal: str | None = None) -> str:
+    """Return what came of a file as a line of JSON."""
+    from codegen_chat.session.records import execution_to_json
+
+    data = execution_to_json(result)
+    status, error = data["status"], data["failure"]
+    if refusal is not None:
+        status, error = "refused", {"type": "SandboxUnavailable", "message": refusal, "line": 0, "traceback": ""}
+    elif status not in {"ok", "error"}:  # the code's own exception then says where it was, and not what was the matter
+        said = result.note or f"{status} after {result.duration:.1f} s"
+        error = {"line": 0, "traceback": "", **(error or {}), "type": status, "message": said}
+    told = {key: data[key] for key in ("stdout", "stderr", "value")}
+    return json.dumps({"status": status, **told, "error": error, "duration": data["duration"], "tier": tier})
 
 
 # ---------------------------------------------------------------- the machine

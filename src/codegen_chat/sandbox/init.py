@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -36,6 +37,9 @@ _STOP = 0.5
 _TRIES = 20
 _START = 60.0
 _STUCK = 60
+_NAMES = 1 << 15
+"""Characters of file names that are told of a turn."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -481,7 +485,7 @@ class Init:
             "note": "; ".join(filter(None, (run.note, *run.remarks))),
             "duration": time.monotonic() - run.started,
             "truncated": run.truncated,
-            "files": written,
+            "files": [name for name, size in zip(written, accumulate(map(len, written)), strict=True) if size <= _NAMES],
             "parked": list(self._parked),
         }
 

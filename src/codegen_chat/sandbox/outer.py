@@ -31,6 +31,7 @@ NOT_INSTALLED = "not installed"
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/libx32", "/usr/local/lib", "/usr/share/zoneinfo", "/nix/store")
 _ROOT_LINKS = ("/lib", "/lib64", "/lib32", "/libx32")
 _FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/mime.types", "/etc/os-release")
+_FACTS = tuple(f"/proc/{name}" for name in ("cpuinfo", "loadavg", "meminfo", "stat", "uptime", "version"))
 _DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 _THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "BLIS")
 SCRATCH = "/scratch"
@@ -205,7 +206,7 @@ def _start(tier: str, limits: Limits, uid: int | None, grants: Grants, *, root: 
             "store": STORE if namespace else f"{outside}/states",
             "below_tmp": below_tmp,
             "remove": outside if root else "",
-            "readable": [*readable, *_DEVICES, *grants.read],
+            "readable": [*readable, *_FACTS, *_DEVICES, *grants.read],
             "writable": ["/dev/null", scratch, *shared, *grants.write],
             "search": [*_packages(), *grants.read, *grants.write],
             "forbidden": [f"{outside}/canary", *_file_of_home(grants)],

@@ -209,7 +209,8 @@ class Scratch:
                 _pour(source, target)
             finally:
                 os.close(source)
-            os.utime(path, ns=(wanted.time, wanted.time), follow_symlinks=False)
+            with contextlib.suppress(OverflowError):  # a time of the code's own making
+                os.utime(path, ns=(wanted.time, wanted.time), follow_symlinks=False)
         if self._owner is not None:
             os.chown(path, self._owner, self._owner, follow_symlinks=False)
 
@@ -243,7 +244,7 @@ def _scan(folders: Sequence[str]) -> tuple[dict[str, os.stat_result], bool]:
     found: dict[str, os.stat_result] = {}
     hidden = False
     waiting = list(folders)
-    devices = {os.stat(folder).st_dev for folder in folders if Path(folder).exists()}
+    devices = {Path(folder).stat().st_dev for folder in folders if Path(folder).exists()}
     while waiting and len(found) <= 4 * MOST_FILES:
         folder = waiting.pop()
         try:

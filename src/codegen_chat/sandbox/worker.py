@@ -76,6 +76,7 @@ def zygote(control: socket.socket, plan: Walls) -> None:
     for name in plan.imports:  # once here, instead of in every conversation's first turn
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    sys.modules["multiprocessing.resource_tracker"] = _no_tracker()
     sys.addaudithook(_say_why)
     gc.collect()
     gc.freeze()  # a collection in a fork then leaves the pages that it shares alone
@@ -150,14 +151,29 @@ def _raise(plan: Walls) -> None:
         walls.seccomp(syscalls.program(metadata=plan.metadata, signals=plan.signals))
 
 
+_NO_PROGRAM = "no other program can be run in the sandbox"
 _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"}
 _NAMES_OF_HOSTS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+
+
+def _no_tracker() -> types.ModuleType:
+    """Stand in for what cleans up behind multiprocessing: it is another program, and here nothing is left anyway."""
+    module = types.ModuleType("multiprocessing.resource_tracker")
+
+    def nothing(*_: object) -> None:
+        """Nobody keeps account."""
+
+    def getfd() -> int:  # asked for by the ways to start a process that begin with a fresh interpreter
+        raise PermissionError(errno.EPERM, f"{_NO_PROGRAM}: multiprocessing can only fork here")
+
+    vars(module).update(register=nothing, unregister=nothing, ensure_running=nothing, getfd=getfd)
+    return module
 
 
 def _say_why(event: str, arguments: tuple[object, ...]) -> None:
     """Refuse by a clear word what the filter would refuse by a number. No wall: native code comes past this."""
     if event in _PROGRAMS:
-        raise PermissionError(errno.EPERM, "no other program can be run in the sandbox")
+        raise PermissionError(errno.EPERM, _NO_PROGRAM)
     if event in _NAMES_OF_HOSTS or (event == "socket.__new__" and arguments[1] in _INTERNET):
         raise PermissionError(errno.EPERM, "there is no network in the sandbox")
 
