@@ -23,6 +23,8 @@ Following = Callable[[tuple[int, ...]], NDArray[np.float32]]
 class FakeStep:
     """A step whose logits are a function of the exact tokens that it holds."""
 
+    dtype, device, backend = "fp64", "nowhere", "fake"
+
     def __init__(self, config: Config, following: Following) -> None:
         self.config = config
         self.following = following

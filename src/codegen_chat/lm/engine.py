@@ -47,6 +47,21 @@ class Step(Protocol):
         ...
 
     @property
+    def dtype(self) -> str:
+        """How the weights are kept: fp32, bf16, fp16, int8 or int4."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu, cuda:0, ..."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """What computes, in a few words."""
+        ...
+
+    @property
     def length(self) -> int:
         """How many positions the cache holds."""
         ...
