@@ -71,21 +71,22 @@ void check(int format, int instructions, int threads) {
     fill(model);
 
     const int count = 75, shared = 1 + random_bits() % 60;
-    std::vector<int32_t> tokens(count), which(count), positions(count);
-    for (int i = 0; i < count; i++) tokens[i] = random_bits() % shape.vocabulary, positions[i] = i;
+    std::vector<int32_t> rows(3 * count);  // tokens, caches, positions
+    for (int i = 0; i < count; i++) rows[i] = random_bits() % shape.vocabulary, rows[2 * count + i] = i;
     const size_t wide = shape.vocabulary;
     std::vector<float> all(count * wide), one(wide), hidden(static_cast<size_t>(count) * shape.width), branched(3 * wide);
-    require(codegen_run(model, count, tokens.data(), which.data(), positions.data(), 1, all.data()), "no memory");
+    require(codegen_run(model, count, rows.data(), 1, all.data()), "no memory");
     for (const float number : all) require(std::isfinite(number), "a logit is not finite");
-    require(codegen_run(model, count, tokens.data(), which.data(), positions.data(), 2, hidden.data()), "no memory");
+    require(codegen_run(model, count, rows.data(), 2, hidden.data()), "no memory");
     for (int i = 0; i < count; i++) {
-        require(codegen_run(model, 1, &tokens[i], &which[i], &positions[i], 0, one.data()), "no memory");
+        const int32_t row[] = {rows[i], 0, i};
+        require(codegen_run(model, 1, row, 0, one.data()), "no memory");
         require(std::equal(one.begin(), one.end(), &all[i * wide]), "a token alone differs");
     }
     require(codegen_branch(model, 3, shared), "no memory");
     for (int i = shared; i < count; i++) {
-        const int32_t again[] = {tokens[i], tokens[i], tokens[i]}, branch[] = {3, 1, 2}, at[] = {i, i, i};
-        require(codegen_run(model, 3, again, branch, at, 1, branched.data()), "no memory");
+        const int32_t three[] = {rows[i], rows[i], rows[i], 3, 1, 2, i, i, i};
+        require(codegen_run(model, 3, three, 1, branched.data()), "no memory");
         for (int b = 0; b < 3; b++) require(std::equal(&all[i * wide], &all[i * wide] + wide, &branched[b * wide]), "a branch differs");
     }
     codegen_free(model);

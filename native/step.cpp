@@ -186,7 +186,7 @@ class Pool {
                 take(job);
                 last = job;
                 spins = 0;
-            } else if (spins < 4000) {
+            } else if (spins < 2000) {
                 pause(spins);
             } else {
                 std::unique_lock<std::mutex> lock(mutex_);
@@ -459,6 +459,7 @@ struct Inputs {
     }
 };
 
+constexpr double ALONE = 2e6;  // products below which a phase is left to one thread: in less than 0.1 ms waking another does not pay
 constexpr int QUERIES = 12;  // tokens that meet the keys together
 constexpr int TILE = 48;  // vectors that a block is multiplied with at a time: their results stay in the first cache
 
@@ -523,8 +524,7 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
     std::vector<float> x(count * wide), qkv(count * stride);
     Inputs normal(first.qkv, count), attended(first.out, count), hidden(first.fc_out, count);
 
-    // Threads cost some microseconds a phase: what one does in less is left to it.
-    const auto alone = [&](double products) { return products * count < 400000; };
+    const auto alone = [&](double products) { return products * count < ALONE; };
     const auto prepare = [&](const Matrix &matrix, Inputs &inputs, const auto &fill) {
         model.pool.run(count, alone(matrix.columns * 8.0), [&](int m) {
             fill(m, inputs.rows[m].exact);
@@ -598,7 +598,7 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
         std::memcpy(last.rows[m].exact, &states[static_cast<size_t>(m) * width], 4 * width);
         kernels.round_input(model.head, last.rows[m]);
     }
-    model.pool.run(model.head.blocks(), rows * static_cast<double>(width) * shape.vocabulary < 400000, [&](int block) {
+    model.pool.run(model.head.blocks(), rows * static_cast<double>(width) * shape.vocabulary < ALONE, [&](int block) {
         for (int start = 0; start < rows; start += TILE) {
             const int some = std::min(TILE, rows - start), columns = std::min(ROWS, shape.vocabulary - block * ROWS);
             float results[TILE][ROWS];
@@ -717,11 +717,11 @@ int codegen_branch(Model *model, int count, int shared) {
     }
 }
 
-// Runs `count` tokens, each at its position of cache `which`: 0 is the main one, i + 1 branch i, which goes on from the positions
+// Runs `count` tokens: `rows` has the tokens, then for each the number of its cache, then its position in it. Cache 0 is the main one, i + 1 branch i, which goes on from the positions
 // that are shared. All are of the main one, and then in order, or each is of another branch. `want` 0: logits (V) of the last; 1: logits (count, V); 2: hidden states (count, C). 0: no memory.
-int codegen_run(Model *model, int count, const int32_t *tokens, const int32_t *which, const int32_t *positions, int want, float *result) {
+int codegen_run(Model *model, int count, const int32_t *rows, int want, float *result) {
     try {
-        run(*model, count, tokens, which, positions, want, result);
+        run(*model, count, rows, rows + count, rows + 2 * count, want, result);
         return 1;
     } catch (const std::exception &) {
         return 0;

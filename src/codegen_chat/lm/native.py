@@ -83,7 +83,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL | None:
         "codegen_bytes": (ctypes.c_size_t, [pointer]),
         "codegen_set": (None, [pointer, number, number, number, number, pointer, pointer]),
         "codegen_branch": (number, [pointer, number, number]),
-        "codegen_run": (number, [pointer, number, pointer, pointer, pointer, number, pointer]),
+        "codegen_run": (number, [pointer, number, pointer, number, pointer]),
     }
     for name, (result, arguments) in declarations.items():
         function = getattr(library, name)
@@ -198,10 +198,7 @@ class NativeStep:
 
     def _append(self, ids: NDArray[np.int64], want: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         end = self.length + len(ids)
-        if end > self.config.n_positions:
-            raise ValueError(f"{end} tokens do not fit a window of {self.config.n_positions}")
-        places = np.arange(self.length, end, dtype=np.int32)
-        result = self._run(ids, np.zeros(len(ids), dtype=np.int32), places, want, shape)
+        result = self._run(ids, 0, range(self.length, end), want, shape)
         self.length = end
         return result
 
@@ -218,22 +215,28 @@ class NativeStep:
             raise _no_memory()
 
         def run(which: Sequence[int], lengths: Sequence[int], ids: Sequence[int]) -> NDArray[np.float32]:
-            if shared + max(lengths) >= self.config.n_positions:
-                raise ValueError(f"{shared + max(lengths) + 1} tokens do not fit a window of {self.config.n_positions}")
-            caches = np.array(which, dtype=np.int32) + 1  # the main one is 0
-            return self._run(np.array(ids), caches, np.array(lengths) + shared, _EVERY, (len(ids), self.config.vocab_size))
+            positions = [shared + length for length in lengths]
+            caches = [branch + 1 for branch in which]  # the main one is 0
+            return self._run(ids, caches, positions, _EVERY, (len(ids), self.config.vocab_size))
 
         return run
 
     def _run(
-        self, ids: NDArray[Any], caches: NDArray[np.int32], positions: NDArray[Any], want: int, shape: tuple[int, ...]
+        self,
+        ids: Sequence[int] | NDArray[np.int64],
+        caches: Sequence[int] | int,
+        positions: Sequence[int],
+        want: int,
+        shape: tuple[int, ...],
     ) -> NDArray[np.float32]:
-        tokens, positions = ids.astype(np.int32), positions.astype(np.int32)
-        if not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
+        if max(positions) >= self.config.n_positions:
+            raise ValueError(f"{max(positions) + 1} tokens do not fit a window of {self.config.n_positions}")
+        if min(ids) < 0 or max(ids) >= self.config.vocab_size:
             raise ValueError(f"token ids go from 0 to {self.config.vocab_size - 1}")
+        rows = np.empty((3, len(ids)), dtype=np.int32)
+        rows[0], rows[1], rows[2] = ids, caches, positions
         result = np.empty(shape, dtype=np.float32)
-        pointers = (array.ctypes.data for array in (tokens, caches, positions))
-        if not self._library.codegen_run(self._model, len(tokens), *pointers, want, result.ctypes.data):
+        if not self._library.codegen_run(self._model, len(ids), rows.ctypes.data, want, result.ctypes.data):
             raise _no_memory()
         return result
 
