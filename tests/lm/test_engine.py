@@ -31,12 +31,14 @@ class FakeStep:
         self.held: list[int] = []
         self.ran: list[int] = []
         self.ran_together: list[int] = []
+        self.calls = 0
 
     @property
     def length(self) -> int:
         return len(self.held)
 
     def __call__(self, ids: NDArray[np.int64], *, every: bool = False) -> NDArray[np.float32]:
+        self.calls += 1
         rows = []
         for token in ids.tolist():
             self.held.append(token)
