@@ -213,21 +213,27 @@ static void normalise(const float *x, const float *weight, const float *bias, fl
     for (i = 0; i < count; i++) out[i] = (x[i] - mean) * factor * weight[i] + bias[i];
 }
 
+static inline float largest(const float *x, int count) {
+    F most = {};
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const F value = load(x + i), size = value < 0 ? -value : value;
+        most = size > most ? size : most;
+    }
+    float peak = 0;
+    for (int lane = 0; lane < LANES; lane++) peak = std::max(peak, most[lane]);
+    for (; i < count; i++) peak = std::max(peak, std::fabs(x[i]));
+    return peak;
+}
+
 // Rounds a vector to 16 bits, the largest number to 32767, and adds up each group for int4. `rounded` has `columns` numbers.
 static void round_input(const Matrix &matrix, Input &in) {
     if (matrix.format < INT8) return;
-    F peak = {};
-    int i = 0;
-    for (; i + LANES <= matrix.columns; i += LANES) {
-        const F value = load(in.exact + i), size = value < 0 ? -value : value;
-        peak = size > peak ? size : peak;
-    }
-    float most = 0;
-    for (int lane = 0; lane < LANES; lane++) most = std::max(most, peak[lane]);
-    for (; i < matrix.columns; i++) most = std::max(most, std::fabs(in.exact[i]));
+    const float most = largest(in.exact, matrix.columns);
     const float factor = most > 0 ? 32767 / most : 0;
     in.scale = most / 32767;
-    for (i = 0; i + LANES <= matrix.columns; i += LANES) {
+    int i = 0;
+    for (; i + LANES <= matrix.columns; i += LANES) {
         const F half = load(in.exact + i) * factor + 12582912.0f;
         typedef int16_t Half __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
         *reinterpret_cast<Half *>(in.rounded + i) = __builtin_convertvector((I)half - 0x4B400000, Half);
@@ -270,4 +276,49 @@ static void widen_halves(const half *from, int count, float *to) {
     for (int lane = 0; i < count; i++, lane++) to[i] = rest[lane];
 }
 
-static const Kernels kernels = {multiply, gelu, normalise, round_input, softmax, widen_halves};
+// ---------------------------------------------------------------- rounding weights
+
+static inline F rounded(F x) { return x + 12582912.0f - 12582912.0f; }
+
+// Rounds a row to int8, as quantize.py does, and returns its scale: the largest number is 127 scales.
+static float round_int8(const float *x, int count, int8_t *to) {
+    const float scale = largest(x, count) / 127, divisor = scale > 0 ? scale : 1;
+    typedef int8_t Byte __attribute__((vector_size(LANES), aligned(1), may_alias));
+    int i = 0;
+    for (; i + LANES <= count; i += LANES)
+        *reinterpret_cast<Byte *>(to + i) = __builtin_convertvector(__builtin_convertvector(rounded(load(x + i) / divisor), I), Byte);
+    for (; i < count; i++) to[i] = static_cast<int8_t>(std::nearbyint(x[i] / divisor));
+    return scale;
+}
+
+// Rounds a group to int4, plus 8, and returns its scale. `count` is a multiple of LANES. The number that is largest lands between -8 and
+// -6.8, where there is one more than on the other side; of a few such scales that with the least squared error is taken.
+static float round_int4(const float *x, int count, uint8_t *to) {
+    const float most = largest(x, count);
+    float peak = most, best = 0, least = INFINITY;
+    for (int i = 0; i < count; i++)
+        if (x[i] == -most) peak = -most;
+    const auto round_by = [&](float scale, int i) {
+        F value = rounded(load(x + i) * (1 / scale));
+        value = value < -8.0f ? all(-8.0f) : value;
+        return value > 7.0f ? all(7.0f) : value;
+    };
+    for (int trial = 0; most > 0 && trial < 9; trial++) {
+        const float scale = peak / (-8.4f + 0.2f * trial);
+        F error = {};
+        for (int i = 0; i < count; i += LANES) {
+            const F off = load(x + i) - round_by(scale, i) * scale;
+            error += off * off;
+        }
+        const float total = sum(error);
+        if (total < least) least = total, best = scale;
+    }
+    typedef uint8_t Byte __attribute__((vector_size(LANES), aligned(1), may_alias));
+    for (int i = 0; i < count; i += LANES) {
+        const F value = best != 0 ? round_by(best, i) : F{};
+        *reinterpret_cast<Byte *>(to + i) = __builtin_convertvector(__builtin_convertvector(value, I) + 8, Byte);
+    }
+    return best;
+}
+
+static const Kernels kernels = {multiply, gelu, normalise, round_input, softmax, widen_halves, round_int8, round_int4};

@@ -76,6 +76,8 @@ struct Kernels {
     void (*round_input)(const Matrix &, Input &);
     void (*softmax)(float *, int, int);
     void (*widen_halves)(const half *, int, float *);
+    float (*round_int8)(const float *, int, int8_t *);
+    float (*round_int4)(const float *, int, uint8_t *);
 };
 
 }  // namespace
@@ -376,63 +378,39 @@ namespace {
 
 // ---------------------------------------------------------------- packing
 
-// Where the number of a row of a block and of a column lies, in numbers from the block's first.
-size_t place_of(Format format, int row, int column) {
-    if (format < INT8) return static_cast<size_t>(column) * ROWS + row;
-    return (static_cast<size_t>(column / 2) * ROWS + row) * 2 + column % 2;
-}
-
 // Stores row `row`, `wide` columns of it, as int8 with one scale.
 void pack_int8(Matrix &matrix, int row, const int8_t *from, float scale, int wide) {
     uint8_t *block = matrix.data + row / ROWS * matrix.block_bytes;
-    reinterpret_cast<float *>(block)[row % ROWS] = scale;
-    int8_t *numbers = reinterpret_cast<int8_t *>(block + 4 * ROWS);
-    for (int k = 0; k < wide; k++) numbers[place_of(INT8, row % ROWS, k)] = from[k];
-}
-
-// Rounds a row to int8, as quantize.py does: the largest number is 127 scales.
-float to_int8(const float *from, int wide, int8_t *to) {
-    float most = 0;
-    for (int k = 0; k < wide; k++) most = std::max(most, std::fabs(from[k]));
-    const float scale = most / 127;
-    for (int k = 0; k < wide; k++)
-        to[k] = static_cast<int8_t>(scale > 0 ? std::max(-127.0f, std::min(127.0f, std::nearbyint(from[k] / scale))) : 0);
-    return scale;
-}
-
-// Finds the scale of a group for int4, -8 to 7 times it: of a few around the obvious one, that with the least squared error.
-float int4_scale(const float *from, int wide) {
-    float peak = 0;
-    for (int k = 0; k < wide; k++)
-        if (std::fabs(from[k]) > std::fabs(peak)) peak = from[k];
-    float best = 0, least = INFINITY;
-    for (int step = 0; peak != 0 && step < 9; step++) {
-        const float scale = peak / (-8.4f + 0.2f * step);  // the peak lands at -8 to -6.8, where there is one more number
-        float error = 0;
-        for (int k = 0; k < wide; k++) {
-            const float rounded = std::max(-8.0f, std::min(7.0f, std::nearbyint(from[k] / scale)));
-            error += (from[k] - rounded * scale) * (from[k] - rounded * scale);
-        }
-        if (error < least) least = error, best = scale;
+    std::memcpy(block + row % ROWS * 4, &scale, 4);
+    int8_t *to = reinterpret_cast<int8_t *>(block + 4 * ROWS) + row % ROWS * 2;
+    for (int k = 0; k < wide; k += 2, to += 2 * ROWS) {
+        to[0] = from[k];
+        if (k + 1 < wide) to[1] = from[k + 1];
     }
-    return best;
 }
 
-void pack_int4(Matrix &matrix, int row, const float *from, int wide) {
-    const size_t group_bytes = 4 * ROWS + static_cast<size_t>(ROWS) * matrix.group / 2;
+void pack_int4(const Kernels &kernels, Matrix &matrix, int row, const float *from, int wide) {
     uint8_t *block = matrix.data + row / ROWS * matrix.block_bytes;
-    for (int start = 0; start < matrix.columns; start += matrix.group, block += group_bytes) {
-        const int count = std::max(0, std::min(matrix.group, wide - start));
-        const float scale = int4_scale(from + start, count);
-        reinterpret_cast<float *>(block)[row % ROWS] = scale;
-        uint16_t *lanes = reinterpret_cast<uint16_t *>(block + 4 * ROWS);
-        for (int k = 0; k < matrix.group; k++) {
-            const float number = k < count && scale != 0 ? std::max(-8.0f, std::min(7.0f, std::nearbyint(from[start + k] / scale))) : 0;
-            uint16_t &lane = lanes[(k / 8 * ROWS + row % ROWS) * 2 + k % 2];
-            const int shift = k % 8 / 2 * 4;
-            lane = static_cast<uint16_t>((lane & ~(15 << shift)) | (static_cast<int>(number) + 8) << shift);
-        }
+    std::vector<float> group(matrix.group);
+    std::vector<uint8_t> rounded(matrix.group);
+    for (int start = 0; start < wide; start += matrix.group) {
+        const int count = std::min(matrix.group, wide - start);
+        std::fill(std::copy(from + start, from + start + count, group.begin()), group.end(), 0.0f);
+        const float scale = kernels.round_int4(group.data(), matrix.group, rounded.data());
+        std::memcpy(block + row % ROWS * 4, &scale, 4);
+        uint16_t *lanes = reinterpret_cast<uint16_t *>(block + 4 * ROWS) + row % ROWS * 2;
+        for (int k = 0; k < matrix.group; k += 8, lanes += 2 * ROWS)
+            for (int odd = 0; odd < 2; odd++) {
+                const uint8_t *four = &rounded[k + odd];
+                lanes[odd] = static_cast<uint16_t>(four[0] | four[2] << 4 | four[4] << 8 | four[6] << 12);
+            }
+        block += 4 * ROWS + ROWS * matrix.group / 2;
     }
+}
+
+template <class Number, class Convert> void pack_floats(Matrix &matrix, int row, const float *from, int wide, const Convert &convert) {
+    Number *to = reinterpret_cast<Number *>(matrix.data + row / ROWS * matrix.block_bytes) + row % ROWS;
+    for (int k = 0; k < wide; k++, to += ROWS) *to = convert(from[k]);
 }
 
 // ---------------------------------------------------------------- a step
@@ -677,32 +655,31 @@ void codegen_set(Model *model, int layer, int part, int row, int rows, const voi
                      : part == HEAD   ? model->head
                                       : model->embedding;
     const int wide = part == FC_OUT ? model->shape.inner : model->shape.width;
-    std::vector<int8_t> bytes(wide);
-    for (int i = 0; i < rows; i++, row++, floats += wide) {
+    const auto set_row = [&](int i) {
+        const float *exact = floats + static_cast<size_t>(i) * wide;
+        std::vector<int8_t> bytes;
         const int8_t *ready = static_cast<const int8_t *>(from) + static_cast<size_t>(i) * wide;
         float scale = scales ? scales[i] : 0;
         if (matrix.format == INT8 && !scales) {
-            scale = to_int8(floats, wide, bytes.data());
+            bytes.resize(wide);
+            scale = model->kernels->round_int8(exact, wide, bytes.data());
             ready = bytes.data();
         }
         if (part == EMBEDDING) {
-            uint8_t *to = matrix.data + row * matrix.block_bytes;
-            if (matrix.format == FP32) std::memcpy(to, floats, 4 * wide);
-            if (matrix.format == FP16) std::transform(floats, floats + wide, reinterpret_cast<half *>(to), to_half);
+            uint8_t *to = matrix.data + (row + i) * matrix.block_bytes;
+            if (matrix.format == FP32) std::memcpy(to, exact, 4 * wide);
+            if (matrix.format == FP16) std::transform(exact, exact + wide, reinterpret_cast<half *>(to), to_half);
             if (matrix.format == INT8) std::memcpy(to, &scale, 4), std::memcpy(to + 4, ready, wide);
-        } else if (matrix.format == INT8) {
-            pack_int8(matrix, row, ready, scale, wide);
-        } else if (matrix.format == INT4) {
-            pack_int4(matrix, row, floats, wide);
-        } else {
-            uint8_t *block = matrix.data + row / ROWS * matrix.block_bytes;
-            for (int k = 0; k < wide; k++) {
-                const size_t place = place_of(FP32, row % ROWS, k);
-                if (matrix.format == FP32) reinterpret_cast<float *>(block)[place] = floats[k];
-                if (matrix.format == FP16) reinterpret_cast<half *>(block)[place] = to_half(floats[k]);
-            }
+            return;
         }
-    }
+        if (matrix.format == FP32) pack_floats<float>(matrix, row + i, exact, wide, [](float number) { return number; });
+        if (matrix.format == FP16) pack_floats<half>(matrix, row + i, exact, wide, to_half);
+        if (matrix.format == INT8) pack_int8(matrix, row + i, ready, scale, wide);
+        if (matrix.format == INT4) pack_int4(*model->kernels, matrix, row + i, exact, wide);
+    };
+    model->pool.run((rows + ROWS - 1) / ROWS, false, [&](int block) {
+        for (int i = block * ROWS; i < std::min(rows, block * ROWS + ROWS); i++) set_row(i);
+    });
 }
 
 // Makes `count` empty branches that go on from the first `shared` positions. 0 where there is no memory.
