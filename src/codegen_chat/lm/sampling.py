@@ -53,42 +53,42 @@ def draw(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generat
     if sampling.temperature <= 0:
         token = int(scores.argmax())
     else:
-        shares = probabilities(scores.astype(np.float64), sampling)
+        possible, shares = _possible(scores, sampling)
         # By the inverse of the distribution, in the order of the ids: rounding in the logits moves the bounds as little.
         bounds = shares.cumsum()
-        token = int(bounds.searchsorted(rng.random() * bounds[-1], side="right"))
-        token = min(token, int(shares.nonzero()[0][-1]))
+        place = int(bounds.searchsorted(rng.random() * bounds[-1], side="right"))
+        token = int(possible[min(place, len(possible) - 1)])
     return token, float(scores[token]) - float(np.log(np.exp(scores).sum(dtype=np.float64)))
 
 
-def probabilities(scores: NDArray[np.float64], sampling: Sampling) -> NDArray[np.float64]:
+def probabilities(scores: NDArray[np.floating], sampling: Sampling) -> NDArray[np.float64]:
     """Return the probabilities (V,) that a token is drawn with, for a temperature above 0.
 
     top_k keeps the k likeliest (and what ties with the last of them); of those, top_p keeps the fewest that together have its
     share, the likeliest always.
     """
-    shares = np.exp((scores - scores.max()) / sampling.temperature)
-    if 0 < sampling.top_k < len(shares):
-        shares[shares < np.partition(shares, -sampling.top_k)[-sampling.top_k]] = 0
-    if sampling.top_p < 1:
-        shares = _nucleus(shares, sampling.top_p)
-    total: NDArray[np.float64] = shares / shares.sum()
-    return total
+    possible, shares = _possible(scores - scores.max(), sampling)
+    result = np.zeros(len(scores))
+    result[possible] = shares / shares.sum()
+    return result
 
 
-def _nucleus(shares: NDArray[np.float64], top_p: float) -> NDArray[np.float64]:
-    """Keep the fewest shares that together make `top_p` of all, the largest always; of equal ones the first. The rest is 0.
+def _possible(scores: NDArray[np.floating], sampling: Sampling) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the ids that may be drawn, in order, and their shares, which need not make 1. The largest score is 0.
 
-    Only as many are sorted as it takes: a vocabulary of 50,000 takes longer to sort than a small model to run.
+    A vocabulary of 50,000 is soon cut to a few: all of it takes longer to sort than a model's token to compute.
     """
-    enough, count = top_p * shares.sum(), 32
-    while True:
-        count = min(8 * count, len(shares))
-        some = np.flatnonzero(shares >= np.partition(shares, -count)[-count])
+    # Below e to the power of -45 a whole vocabulary has less of the sum than float64 can tell.
+    possible = np.flatnonzero(scores > -45 * sampling.temperature)
+    shares = np.exp(scores[possible].astype(np.float64) / sampling.temperature)
+    if 0 < sampling.top_k < len(shares):
+        kept = shares >= np.partition(shares, -sampling.top_k)[-sampling.top_k]
+        possible, shares = possible[kept], shares[kept]
+    if sampling.top_p < 1:
+        total = shares.sum()
+        some = np.flatnonzero(shares >= (1 - sampling.top_p) * total / len(shares))  # the others are less than what is left out
         order = some[np.argsort(-shares[some], kind="stable")]
         reached = np.cumsum(shares[order])
-        if reached[-1] >= enough or count == len(shares):
-            kept = order[: 1 + int(np.searchsorted(reached, enough))]
-            nucleus = np.zeros_like(shares)
-            nucleus[kept] = shares[kept]
-            return nucleus
+        kept = np.sort(order[: 1 + int(np.searchsorted(reached, sampling.top_p * total))])
+        possible, shares = possible[kept], shares[kept]
+    return possible, shares
