@@ -182,12 +182,109 @@ class CTranslate2:
         )
 
 
+class OpenVino:
+    """The network as a graph whose state is the past, weights compressed by nncf, driven by a raw loop; one sequence only."""
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        import openvino
+
+        path = folder / f"openvino-{mode}.xml"
+        if not path.exists():
+            import nncf
+
+            more = {"group_size": 128} if mode == "INT4_SYM" else {}
+            openvino.save_model(nncf.compress_weights(graph(folder), mode=getattr(nncf.CompressWeightsMode, mode), **more), path)
+        options = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY"}
+        self.request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
+        self.length = 0
+
+    def _run(self, ids: list[int]) -> int:
+        inputs = {"ids": np.array([ids]), "positions": np.arange(self.length, self.length + len(ids))}
+        self.length += len(ids)
+        return int(self.request.infer(inputs)[0].argmax())
+
+    def _begin(self) -> None:
+        for state in self.request.query_state():
+            state.reset()
+        self.length = 0
+
+    def prefill(self, ids: list[int]) -> float:
+        self._begin()
+        return timed(lambda: self._run(ids))
+
+    def decode(self, ids: list[int]) -> float:
+        self.prefill(ids)
+        token = ids[:1]
+
+        def run() -> None:
+            for _ in range(NEW):
+                token[0] = self._run(token)
+
+        return timed(run) / NEW
+
+    def first_token(self, known: list[int], new: list[int]) -> float:
+        self.prefill(known)
+        return timed(lambda: self._run(new))
+
+    def candidates(self, ids: list[int], count: int, new: int) -> float:  # noqa: ARG002
+        return float("nan")
+
+
+def graph(folder: Path) -> Any:
+    """Return OpenVINO's graph of a checkpoint: the logits of the last of some ids at some positions, the past a state."""
+    import openvino
+    import torch
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    from codegen_chat.lm import checkpoint, model
+
+    network = checkpoint.load(folder, dtype="fp32", device="cpu")
+    config = network.config
+
+    class Stateful(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids: Any, positions: Any, *past: Any) -> tuple[Any, ...]:
+            x, after = self.network.wte(ids), []
+            sin, cos = self.network.sin[positions], self.network.cos[positions]
+            for i, block in enumerate(self.network.blocks):
+                h = block.ln_1(x)
+                q, k, v = block.qkv(h).view(1, -1, 3, config.n_head, config.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+                q, k = model.rotate(q, sin, cos), model.rotate(k, sin, cos)
+                k, v = torch.cat((past[2 * i], k), 2), torch.cat((past[2 * i + 1], v), 2)
+                after += [k, v]
+                seen = positions[:, None] >= torch.arange(k.shape[2])[None]
+                found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+                mixed = block.out(found.transpose(1, 2).reshape(1, -1, config.n_embd))
+                x = x + mixed + block.fc_out(torch.nn.functional.gelu(block.fc_in(h), approximate="tanh"))
+            return (self.network.lm_head(self.network.ln_f(x)[:, -1]), *after)
+
+    count = 2 * config.n_layer
+    example = [torch.zeros(1, config.n_head, 3, config.head_dim) for _ in range(count)]
+    with torch.no_grad():
+        converted = openvino.convert_model(Stateful(), example_input=(torch.zeros(1, 5).long(), torch.arange(3, 8), *example))
+    free = {converted.inputs[0]: openvino.PartialShape([1, -1]), converted.inputs[1]: openvino.PartialShape([-1])}
+    converted.inputs[0].get_tensor().set_names({"ids"})
+    converted.inputs[1].get_tensor().set_names({"positions"})
+    for i in range(count):
+        converted.inputs[2 + i].get_tensor().set_names({f"past {i}"})
+        converted.outputs[1 + i].get_tensor().set_names({f"after {i}"})
+        free[converted.inputs[2 + i]] = openvino.PartialShape([1, config.n_head, -1, config.head_dim])
+    converted.reshape(free)
+    apply_make_stateful_transformation(converted, {f"past {i}": f"after {i}" for i in range(count)})
+    return converted
+
+
 ENGINES: dict[str, tuple[str, Callable[[Path], Peer]]] = {
     "native int8": ("codegen_chat", lambda folder: Ours(folder, "int8", native=True)),
     "native int4": ("codegen_chat", lambda folder: Ours(folder, "int4", native=True)),
     "native fp16": ("codegen_chat", lambda folder: Ours(folder, "fp16", native=True)),
     "torch fp32": ("torch", lambda folder: Ours(folder, "fp32", native=False)),
     "CTranslate2 int8": ("ctranslate2", lambda folder: CTranslate2(folder, "int8")),
+    "OpenVINO int8": ("openvino", lambda folder: OpenVino(folder, "INT8_SYM")),
+    "OpenVINO int4": ("openvino", lambda folder: OpenVino(folder, "INT4_SYM")),
     "CTranslate2 fp32": ("ctranslate2", lambda folder: CTranslate2(folder, "float32")),
     "transformers fp32": ("transformers", lambda folder: Transformers(folder, "float32")),
 }
@@ -330,7 +427,7 @@ def table(figures: dict[str, Any]) -> str:
                 if "first" in figure
                 else f"{middle:.1f}"
             )
-            cells.append(f"{shown} ±{100 * spread:.0f} % ({first[figure] / middle:.2f})")
+            cells.append(f"{shown} ±{100 * spread:.0f} % ({first[figure] / middle:.2f})" if middle == middle else "")  # noqa: PLR0124
         lines.append(f"| {name} | {' | '.join(cells)} | {own['megabytes']:.0f} |")
     read = statistics.median(figures["bandwidth"])
     lines.append(f"\nMemory was read at {read / 1e9:.1f} GB/s in the same rounds. Share of that, decode @256:")
