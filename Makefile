@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint format docs bubblewrap clean
+.PHONY: demo test check lint sanitize format docs bubblewrap clean
 
 demo: .venv/demo bubblewrap
 	$(BIN)/codegen-chat run sessions/first.txt
@@ -21,6 +21,14 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 
+# The native step under the compiler's sanitizers: memory and undefined behaviour, then races.
+sanitize:
+	@mkdir -p build
+	for kind in address,undefined thread; do \
+		$(CXX) -std=c++17 -O1 -g -fsanitize=$$kind -fno-sanitize-recover=all -Wno-psabi -Wno-subobject-linkage -pthread \
+			native/check.cpp -o build/check && build/check || exit 1; \
+	done
+
 format: .venv/dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -31,11 +39,11 @@ docs: .venv/dev
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo: pyproject.toml | $(BIN)/python
+.venv/demo: pyproject.toml setup.py native/step.cpp native/kernels.h | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-.venv/dev: pyproject.toml | $(BIN)/python
+.venv/dev: pyproject.toml setup.py native/step.cpp native/kernels.h | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@ .venv/demo
 
@@ -48,4 +56,4 @@ bubblewrap:
 	else echo "bubblewrap is not installed; 'apt install bubblewrap' makes the sandbox's outer wall."; fi
 
 clean:
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/codegen_chat.egg-info
+	rm -rf .venv build src/codegen_chat/lm/_native*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/codegen_chat.egg-info

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from codegen_chat.api import Loading, Session, load
+from codegen_chat.lm import native
 from codegen_chat.session import spec
 from codegen_chat.settings import Settings
 
@@ -52,3 +53,12 @@ def test_an_example_plays_right_and_its_export_runs(path: Path, session: Session
     assert session.export(tmp_path / "out.py") is None
     ran = subprocess.run([sys.executable, "out.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout == "".join(printed)
+
+
+@pytest.mark.skipif(not native.instructions(), reason=f"the native step {native.state()}")
+def test_every_example_plays_without_torch(tmp_path: Path) -> None:
+    """On the native step, with torch out of reach: `import torch` fails in this process."""
+    command = "import sys; sys.modules['torch'] = None; from codegen_chat.cli import main; main()"
+    arguments = ["run", "--no-save", "--quiet", "--json", *map(str, SPECS)]
+    done = subprocess.run([sys.executable, "-c", command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -36,21 +36,19 @@ if TYPE_CHECKING:
 def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto") -> Model:
     """Load a model: "nano" (embedded), a checkpoint's folder, or the name of one in the hub's cache. Nothing is downloaded.
 
-    `dtype` is auto, fp32, bf16 or fp16; `device` auto, cpu, cuda, ... Raises ModelUnavailable, CheckpointError, UsageError.
+    `dtype` is auto, fp32, bf16, fp16, int8 or int4; `device` auto, cpu, cuda, ... On a CPU the native step computes, where it was
+    built and knows the dtype, and torch where not; auto is then the dtype that the weights are stored in. Raises
+    ModelUnavailable, CheckpointError, UsageError.
     """
     folder = hub.locate(str(model))
-    # torch takes a second to import: only who loads a model waits for it.
-    from codegen_chat.lm import checkpoint, sampling  # noqa: PLC0415
+    # They take long to import, torch longest: only who loads a model waits for them, and for torch only who needs it.
+    from codegen_chat.lm import sampling, steps  # noqa: PLC0415
     from codegen_chat.lm.engine import Engine  # noqa: PLC0415
-    from codegen_chat.lm.model import TorchStep  # noqa: PLC0415
     from codegen_chat.lm.tokenizer import Tokenizer  # noqa: PLC0415
 
-    network = checkpoint.load(folder, dtype=dtype, device=device)
-    weight = network.lm_head.weight
-    engine = Engine(TorchStep(network), Tokenizer.load(folder), sampling.defaults(folder))
-    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    number = str(weight.dtype).removeprefix("torch.")
-    return Model(engine, hub.name(folder), hub.revision(folder), names.get(number, number), str(weight.device))
+    step = steps.load(folder, dtype, device)
+    engine = Engine(step, Tokenizer.load(folder), sampling.defaults(folder))
+    return Model(engine, hub.name(folder), hub.revision(folder))
 
 
 class Model:
@@ -58,16 +56,17 @@ class Model:
 
     Attributes:
         name, revision: which model it is.
-        dtype, device: how it computes ("fp32", "cpu").
+        dtype, device, backend: how it computes ("int8", "cpu", "native AVX2").
         engine: the completer underneath.
     """
 
-    def __init__(self, engine: Engine, name: str, revision: str, dtype: str, device: str) -> None:
+    def __init__(self, engine: Engine, name: str, revision: str) -> None:
         self.engine = engine
         self.name = name
         self.revision = revision
-        self.dtype = dtype
-        self.device = device
+        self.dtype = engine.step.dtype
+        self.device = engine.step.device
+        self.backend = engine.step.backend
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -372,7 +371,7 @@ class Session:
             model = self.model.model
         except CodegenChatError:
             return f"{name} cannot be loaded"
-        return f"{name} {model.dtype} {model.device}"
+        return f"{name} {model.dtype} {model.device}, {model.backend}"
 
     def run(self, text: str, *, samples: int | None = None) -> Turn:
         """Ask for a turn in words; return it with its code and what came of it, accepted or not. Raises as Conversation.run."""

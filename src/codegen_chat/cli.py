@@ -37,7 +37,7 @@ Model = Annotated[
     str | None, typer.Option("-m", "--model", help="nano (embedded), a checkpoint's folder, or a name in the hub's cache.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
-Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, int8 or int4.")]
 Samples = Annotated[
     int | None, typer.Option("-n", "--samples", help="How many answers to draw; what they do decides which one is kept.")
 ]
@@ -481,11 +481,11 @@ def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype
         code = 0 if layer.holds else SANDBOX_UNAVAILABLE  # the last one is all of them together
     try:
         from codegen_chat.api import load
-        from codegen_chat.lm.checkpoint import backend
+        from codegen_chat.lm import native
 
         loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
-        report(holds=True, what=backend())
         report(holds=True, what=f"model {loaded.name}, revision {loaded.revision}, {loaded.dtype} on {loaded.device}")
+        report(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}")
     except ModelUnavailable as error:
         report(holds=False, what=f"model: {error}")
         code = code or error.exit_code

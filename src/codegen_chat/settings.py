@@ -93,8 +93,8 @@ class Settings:
 
     model: str = _setting("nano", "the name of a model, or the folder of a checkpoint", _text)
     device: str = _setting("auto", "a device such as auto, cpu or cuda", _text)
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
-        "auto", "one of auto, fp32, bf16, fp16", _one_of("auto", "fp32", "bf16", "fp16")
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"] = _setting(
+        "auto", "one of auto, fp32, bf16, fp16, int8, int4", _one_of("auto", "fp32", "bf16", "fp16", "int8", "int4")
     )
     samples: int = _setting(1, "a whole number from 1 on", _whole(1))
     fallback: int = _setting(8, "a whole number from 0 on", _whole(0))

@@ -23,18 +23,22 @@ Following = Callable[[tuple[int, ...]], NDArray[np.float32]]
 class FakeStep:
     """A step whose logits are a function of the exact tokens that it holds."""
 
+    dtype, device, backend = "fp64", "nowhere", "fake"
+
     def __init__(self, config: Config, following: Following) -> None:
         self.config = config
         self.following = following
         self.held: list[int] = []
         self.ran: list[int] = []
         self.ran_together: list[int] = []
+        self.calls = 0
 
     @property
     def length(self) -> int:
         return len(self.held)
 
     def __call__(self, ids: NDArray[np.int64], *, every: bool = False) -> NDArray[np.float32]:
+        self.calls += 1
         rows = []
         for token in ids.tolist():
             self.held.append(token)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from codegen_chat.errors import CheckpointError, ContextWindowExceeded, UsageError
+from codegen_chat.lm.lookup import Lookup
 from codegen_chat.lm.sampling import draw
 from codegen_chat.turn import Accept, Completed, Completion, Delta, FinishReason, Prompt, Sampling, Stop, Usage
 
@@ -44,6 +45,21 @@ class Step(Protocol):
     @property
     def config(self) -> Config:
         """The shape of the model."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """How the weights are kept: fp32, bf16, fp16, int8 or int4."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu, cuda:0, ..."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """What computes, in a few words."""
         ...
 
     @property
@@ -94,6 +110,9 @@ class Engine:
         # The tokens in the step's cache, or (after an interrupt) the first of them. Each prompt makes it a new list, by which a
         # completion sees whether the cache is still its own.
         self._held: list[int] = []
+        # The logits after tokens that were run ahead, by their place in the cache.
+        self._ahead: dict[int, NDArray[np.float32]] = {}
+        self._lookup = Lookup()
 
     @property
     def window(self) -> int:
@@ -203,6 +222,8 @@ class Engine:
         One draft goes on in the cache itself. Several go on in branches of it, and those that have ended leave the step.
         """
         own, base = self._held, len(self._held)
+        self._ahead = {}
+        self._lookup.begin()
         branches = self.step.branch(len(drafts)) if len(drafts) > 1 else None
         going, rows = list(drafts), [logits] * len(drafts)
         while going:
@@ -214,10 +235,28 @@ class Engine:
             going = [draft for draft in going if not draft.reason]
             places, last = [len(draft.drawn) - 1 for draft in going], [draft.drawn[-1].token for draft in going]
             if branches is None and going:
-                self._return_to(base + places[0])  # behind a refused line
-                rows = [self._append(last)]
+                rows = [self._follow(base + places[0], last[0], going[0].budget - len(going[0].drawn))]
             elif branches is not None and going:
                 rows = list(branches([draft.index for draft in going], places, last))
+
+    def _follow(self, place: int, token: int, budget: int) -> NDArray[np.float32]:
+        """Return the logits (V,) after a token at this place of the cache, from a run ahead if it was in one."""
+        if place in self._ahead and self._held[place] == token:
+            self._lookup.served()
+            return self._ahead[place]
+        self._return_to(place)  # what was proposed is not what was drawn, or a line was refused
+        self._ahead = {}
+        proposed = self._lookup.propose([*self._held, token], min(budget - 1, self.window - place - 1))
+        started = perf_counter()
+        if proposed:
+            rows = self.step(np.array([token, *proposed], dtype=np.int64), every=True)
+            self._held += [token, *proposed]
+            self._ahead = dict(enumerate(rows, place))
+            logits: NDArray[np.float32] = rows[0]
+        else:
+            logits = self._append([token])
+        self._lookup.ran(len(proposed), perf_counter() - started)
+        return logits
 
     def _append(self, tokens: list[int]) -> NDArray[np.float32]:
         logits = self.step(np.array(tokens, dtype=np.int64))

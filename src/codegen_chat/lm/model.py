@@ -193,6 +193,23 @@ class TorchStep:
         """The shape of the model."""
         return self.model.config
 
+    @property
+    def dtype(self) -> str:
+        """How the weights are kept."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.model.lm_head.weight.dtype]
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return str(self.model.lm_head.weight.device)
+
+    @property
+    def backend(self) -> str:
+        """What computes."""
+        device = self.model.lm_head.weight.device
+        gpu = f" on {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+        return f"torch {torch.__version__}{gpu}"
+
     @torch.inference_mode()
     def hidden(self, ids: NDArray[np.int64]) -> Tensor:
         """Append T tokens to the cache; return their last hidden states (T, C) on the model's device."""

@@ -5,17 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCALE = ".scale"
-"""The suffix of a key that holds the scales of the int8 tensor named before it."""
-
 
 def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return weight (R, C) as int8 (R, C) and float32 scales (R,): weight ≈ int8 · scale, off by half a scale at most."""
     scale = weight.float().abs().amax(dim=1) / 127
     rows = weight.float() / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
     return rows.round().clamp(-127, 127).to(torch.int8), scale
-
-
-def from_int8(rows: Tensor, scale: Tensor) -> Tensor:
-    """Return the float32 matrix (R, C) that int8 rows (R, C) and their scales (R,) stand for."""
-    return rows.float() * scale.float()[:, None]

@@ -1,6 +1,6 @@
 """How the next token is drawn from the logits: greedy, or by temperature, top-k and top-p, in that order.
 
-Torch-free and in float64, so that every step, backend and machine that agrees on the logits agrees on the token.
+Torch-free and drawn in float64, so that every step, backend and machine that agrees on the logits agrees on the token.
 """
 
 from __future__ import annotations
@@ -49,33 +49,46 @@ def draw(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generat
     peak = logits.max()  # NaN where any is NaN
     if not np.isfinite(peak):
         raise CodegenChatError("the model's logits are not finite numbers: load it in fp32, or check its weights")
-    scores = logits.astype(np.float64) - peak
+    scores = logits - peak
     if sampling.temperature <= 0:
         token = int(scores.argmax())
     else:
-        shares = probabilities(scores, sampling)
+        possible, shares = _possible(scores, sampling)
         # By the inverse of the distribution, in the order of the ids: rounding in the logits moves the bounds as little.
         bounds = shares.cumsum()
-        token = int(bounds.searchsorted(rng.random() * bounds[-1], side="right"))
-        token = min(token, int(shares.nonzero()[0][-1]))
-    return token, float(scores[token] - np.log(np.exp(scores).sum()))
+        place = int(bounds.searchsorted(rng.random() * bounds[-1], side="right"))
+        token = int(possible[min(place, len(possible) - 1)])
+    return token, float(scores[token]) - float(np.log(np.exp(scores).sum(dtype=np.float64)))
 
 
-def probabilities(scores: NDArray[np.float64], sampling: Sampling) -> NDArray[np.float64]:
+def probabilities(scores: NDArray[np.floating], sampling: Sampling) -> NDArray[np.float64]:
     """Return the probabilities (V,) that a token is drawn with, for a temperature above 0.
 
     top_k keeps the k likeliest (and what ties with the last of them); of those, top_p keeps the fewest that together have its
     share, the likeliest always.
     """
-    shares = np.exp((scores - scores.max()) / sampling.temperature)
+    possible, shares = _possible(scores - scores.max(), sampling)
+    result = np.zeros(len(scores))
+    result[possible] = shares / shares.sum()
+    return result
+
+
+def _possible(scores: NDArray[np.floating], sampling: Sampling) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the ids that may be drawn, in order, and their shares, which need not make 1. The largest score is 0.
+
+    A vocabulary of 50,000 is soon cut to a few: all of it takes longer to sort than a model's token to compute.
+    """
+    # Below e to the power of -45 a whole vocabulary has less of the sum than float64 can tell.
+    possible = np.flatnonzero(scores > -45 * sampling.temperature)
+    shares = np.exp(scores[possible].astype(np.float64) / sampling.temperature)
     if 0 < sampling.top_k < len(shares):
-        shares[shares < np.partition(shares, -sampling.top_k)[-sampling.top_k]] = 0
+        kept = shares >= np.partition(shares, -sampling.top_k)[-sampling.top_k]
+        possible, shares = possible[kept], shares[kept]
     if sampling.top_p < 1:
-        order = np.argsort(-shares, kind="stable")
-        before = np.cumsum(shares[order])
-        before = np.concatenate(([0.0], before[:-1])) / before[-1]
-        dropped = before >= sampling.top_p
-        dropped[0] = False
-        shares[order[dropped]] = 0
-    total: NDArray[np.float64] = shares / shares.sum()
-    return total
+        total = shares.sum()
+        some = np.flatnonzero(shares >= (1 - sampling.top_p) * total / len(shares))  # the others are less than what is left out
+        order = some[np.argsort(-shares[some], kind="stable")]
+        reached = np.cumsum(shares[order])
+        kept = np.sort(order[: 1 + int(np.searchsorted(reached, sampling.top_p * total))])
+        possible, shares = possible[kept], shares[kept]
+    return possible, shares

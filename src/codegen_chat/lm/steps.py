@@ -1,0 +1,38 @@
+"""Which step computes: the native one where it was built and can, torch where not. torch is imported by then only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codegen_chat.errors import UsageError
+from codegen_chat.lm import native
+from codegen_chat.lm.config import Config
+from codegen_chat.lm.stored import Weights
+
+if TYPE_CHECKING:
+    from codegen_chat.lm.engine import Step
+
+GPU = Path("/dev/nvidiactl")
+"""There where a GPU's driver is: torch need not be imported to see that there is none."""
+
+
+def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
+    """Return the step over a checkpoint's weights.
+
+    Raises CheckpointError in one line where they do not hold the model that the config describes, UsageError for a dtype or a
+    device that there is not.
+    """
+    config = Config.read(folder / "config.json")
+    if native.instructions() and device in {"auto", "cpu"} and dtype in {"auto", *native.FORMATS}:
+        weights = Weights(folder, config)
+        small = weights.dtype == "int8"
+        if small or device == "cpu" or not GPU.exists():
+            return native.NativeStep(config, weights, weights.dtype if dtype == "auto" else dtype)
+    if dtype in {"int8", "int4"}:
+        raise UsageError(
+            f"{dtype} is computed by the native step on a CPU, and that {native.state()}: use auto, fp32, bf16 or fp16"
+        )
+    from codegen_chat.lm import checkpoint, model  # noqa: PLC0415  torch
+
+    return model.TorchStep(checkpoint.load(folder, dtype=dtype, device=device))
