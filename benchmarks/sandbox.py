@@ -72,7 +72,7 @@ def ipykernel() -> Iterator[Callable[[str], object] | None]:
     if not (find_spec("ipykernel") and find_spec("jupyter_client")):
         yield None
         return
-    from jupyter_client.manager import start_new_kernel  # noqa: PLC0415  it may be missing
+    from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel()
     try:
@@ -119,7 +119,7 @@ def starts() -> dict[str, object]:
         if n < 3:
             times.setdefault("start, data", []).append(timed(lambda: Kernel.start(imports=DATA).close()))
             if find_spec("ipykernel"):
-                from jupyter_client.manager import start_new_kernel  # noqa: PLC0415  it may be missing
+                from jupyter_client.manager import start_new_kernel
 
                 begun = time.perf_counter()
                 manager, client = start_new_kernel()
