@@ -292,7 +292,11 @@ class Session:
         self._settings = settings
         self._kernel = kernel
         options = Options(
-            samples=settings.samples, fallback=settings.fallback, max_new_tokens=settings.max_new_tokens, timeout=settings.timeout
+            samples=settings.samples,
+            fallback=settings.fallback,
+            guard=settings.guard,
+            max_new_tokens=settings.max_new_tokens,
+            timeout=settings.timeout,
         )
         self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
 

@@ -20,7 +20,8 @@ from typing import TypeVar
 from codegen_chat import prompt as prompts
 from codegen_chat.choose import choose
 from codegen_chat.errors import ModelUnavailable, UsageError
-from codegen_chat.guard import blank, guard
+from codegen_chat.guard import blank
+from codegen_chat.guard import guard as guarding
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
@@ -52,10 +53,12 @@ class Options:
     """How turns are run. `sampling` None: the checkpoint's own; `timeout` in seconds, None: the sandbox's own.
 
     `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
+    `guard`: a line that cannot stand is drawn again while it is written.
     """
 
     samples: int = 1
     fallback: int = 0
+    guard: bool = True
     sampling: Sampling | None = None
     max_new_tokens: int = 256
     timeout: float | None = None
@@ -257,7 +260,7 @@ class Conversation:
             samples = 1
 
         parent = turns[-1].id if turns else None
-        accept = guard(executor.names(parent or ROOT) if executor else None)
+        accept = guarding(executor.names(parent or ROOT) if executor else None) if self.options.guard else None
         candidates: list[_Candidate] = []
 
         def more(count: int) -> Events:
@@ -290,7 +293,7 @@ class Conversation:
         return replace(own, temperature=temperature, seed=own.seed + ATTEMPT_SEEDS * attempt + index)
 
     def _draw(
-        self, completer: Completer, drawn: list[_Candidate], prompt_text: str, draws: list[Sampling], accept: Accept
+        self, completer: Completer, drawn: list[_Candidate], prompt_text: str, draws: list[Sampling], accept: Accept | None
     ) -> Events:
         """Let the model write candidates together; where only comments come, once more with a leading one banned.
 
@@ -306,14 +309,18 @@ class Conversation:
                 again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
                 uncommented = Prompt(prompt_text, prompts.uncommented_stop, room)
                 yield from self._complete(
-                    completer, [candidate], uncommented, [again], lambda text: not blank(text) and accept(text)
+                    completer,
+                    [candidate],
+                    uncommented,
+                    [again],
+                    lambda text: not blank(text) and (accept is None or accept(text)),
                 )
             if len(drawn) > 1:
                 yield Delta(candidate.completion.text, candidate.index)
             yield Completed(candidate.completion, candidate.index)
 
     def _complete(
-        self, completer: Completer, drawn: list[_Candidate], prompt: Prompt, draws: list[Sampling], accept: Accept
+        self, completer: Completer, drawn: list[_Candidate], prompt: Prompt, draws: list[Sampling], accept: Accept | None
     ) -> Events:
         """Run completions of one prompt. The candidates and the history know at any time what is written so far."""
         for candidate, sampling in zip(drawn, draws, strict=True):

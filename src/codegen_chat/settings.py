@@ -98,6 +98,7 @@ class Settings:
     )
     samples: int = _setting(1, "a whole number from 1 on", _whole(1))
     fallback: int = _setting(8, "a whole number from 0 on", _whole(0))
+    guard: bool = _setting(True, "true or false", _yes)
     temperature: float | None = _setting(None, "a number from 0 to 10", _number(0, 10))
     top_p: float | None = _setting(None, "a number above 0, up to 1", _number(0, 1, above=True))
     top_k: int | None = _setting(None, "a whole number from 0 on", _whole(0))
