@@ -41,6 +41,8 @@ Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, int8 or
 Samples = Annotated[
     int | None, typer.Option("-n", "--samples", help="How many answers to draw; what they do decides which one is kept.")
 ]
+Fallback = Annotated[int | None, typer.Option(help="How many more to draw where one answer's code fails; 0 is none.")]
+Guard = Annotated[bool | None, typer.Option("--guard/--no-guard", help="Draw a line again that cannot be Python, or not.")]
 Temperature = Annotated[
     float | None, typer.Option(help="0 is greedy. By default what the checkpoint says, as for top-p and top-k.")
 ]
@@ -78,6 +80,8 @@ def repl(
     device: Device = None,
     dtype: Dtype = None,
     samples: Samples = None,
+    fallback: Fallback = None,
+    guard: Guard = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -163,6 +167,8 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     samples: Samples = None,
+    fallback: Fallback = None,
+    guard: Guard = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,

@@ -222,7 +222,7 @@ class Run:
             self.pending = self.chunk(self.at.source, self.at.taken[self.at.source] - 1)[self.at.used :]
         if device == "cuda":
             for block in self.model.blocks:
-                block.compile()
+                block.compile(dynamic=True)
 
     def chunk(self, source: int, number: int) -> list[Batch]:
         """Return this worker's batches of a source's chunk."""
