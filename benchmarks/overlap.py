@@ -41,7 +41,7 @@ def problems() -> dict[str, set[str]]:
         for line in (ROOT / "devset" / f"{half}.jsonl").read_text(encoding="utf-8").splitlines():
             problem = json.loads(line)
             found[problem["id"]] = telling(problem["prompts"])
-    for path in sorted((ROOT.parent / "sessions").glob("*.txt")):
+    for path in sorted((ROOT.parent / "sessions").rglob("*.txt")):
         found[path.name] = telling(
             [step.text for step in parse(path.read_text(encoding="utf-8"), path.name, {}).steps if step.text]
         )
