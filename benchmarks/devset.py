@@ -1,6 +1,7 @@
 """Score a model on the dev set: hand-written multi-turn problems in free phrasing, judged by execution in the sandbox.
 
-    python benchmarks/devset.py [--model nano] [--half visible|counted] [--limit N] [--samples N] [--misses]
+    python benchmarks/devset.py [--model nano] [--half visible|counted] [--limit N] [--samples N] [--fallback N] [--no-guard]
+        [--cases N] [--misses]
 
 A problem is right when, after its last turn, the last value that was printed (or the last bare expression) is the expected
 one. The counted half is only counted: --misses is refused for it. Never train on either.
@@ -73,6 +74,8 @@ def main() -> None:
     arguments.add_argument("--limit", type=int, default=None, help="problems at most")
     arguments.add_argument("--cases", type=int, default=3, help="inputs of each problem")
     arguments.add_argument("--samples", type=int, default=1, help="candidates a turn, chosen by execution")
+    arguments.add_argument("--fallback", type=int, default=0, help="candidates more where the first fails")
+    arguments.add_argument("--no-guard", action="store_true", help="let every line stand")
     arguments.add_argument("--misses", action="store_true", help="print each miss of the visible half")
     given = arguments.parse_args()
     if given.misses and given.half == "counted":
@@ -85,7 +88,8 @@ def main() -> None:
     with Kernel.start() as kernel:
         for problem in islice(problems, given.limit):
             for inputs, wanted in list(zip(problem["inputs"], problem["outputs"], strict=True))[: given.cases]:
-                conversation = Conversation(model.engine, kernel, History.memory(), Options(samples=given.samples, timeout=5))
+                options = Options(samples=given.samples, fallback=given.fallback, guard=not given.no_guard, timeout=5)
+                conversation = Conversation(model.engine, kernel, History.memory(), options)
                 turns: list[Turn] = []
                 try:
                     turns = play(conversation, [text.format(**inputs) for text in problem["prompts"]])

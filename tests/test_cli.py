@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_a_failed_turn_is_4_and_ends_its_spec(run: Cli, scripted_model: Path) ->
 
 
 def test_without_a_sandbox_code_is_shown_and_7(run: Cli, scripted_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegen_chat.api.sandbox", lambda _: (None, "no wall holds"))
+    monkeypatch.setattr("codegen_chat.api.sandbox", lambda *_, **__: (None, "no wall holds"))
     done = run("run", "-m", scripted_model, "-", stdin="Add.\n@expect total == 6\n")
     assert done.code == 7
     assert "print(total)\n" in done.out
@@ -239,12 +240,97 @@ def test_exec_holds_a_timeout(run: Cli) -> None:
 
 
 def test_exec_without_a_sandbox_is_7(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise errors.SandboxUnavailable("no wall holds")
 
-    monkeypatch.setattr("codegen_chat.sandbox.kernel.Kernel.start", refuse)
+    monkeypatch.setattr("codegen_chat.sandbox.outer._walled", refuse)
     done = run("exec", "-", stdin="1")
-    assert (done.code, done.out, done.err) == (7, "", "codegen-chat: no wall holds\n")
+    assert (done.code, done.out, done.err) == (7, "", "codegen-chat: nothing was executed: no wall holds\n")
+    told = json.loads(run("exec", "-", "--json", stdin="1").out)
+    assert list(told) == ["status", "stdout", "stderr", "value", "error", "duration", "tier"]
+    assert (told["status"], told["tier"], told["error"]["message"]) == ("refused", None, "no wall holds")
+    done = run("exec", "-", "--unsafe-exec", stdin="6 * 7")
+    assert (done.code, done.out) == (0, "42\n")
+    assert "UNSAFE" in done.err
+    assert json.loads(run("exec", "-", "--json", "--unsafe-exec", stdin="1").out)["tier"] == "unsafe"
+
+
+def test_only_the_command_line_can_ask_to_run_without_a_sandbox(
+    run: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CODEGEN_CHAT_UNSAFE_EXEC", "1")
+    assert run("exec", "-", stdin="1").code == 2
+    monkeypatch.delenv("CODEGEN_CHAT_UNSAFE_EXEC")
+    (tmp_path / "codegen-chat.toml").write_text("unsafe_exec = true\n")
+    assert run("exec", "-", stdin="1").code == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("print(1)", "ok"),
+        ("1 / 0", "error"),
+        ("while True: pass", "timeout"),
+        ("x = bytearray(1 << 31)", "memory"),
+        ("while True: print('x' * 9999)", "output"),
+        ("import os\nos._exit(0)", "killed"),
+    ],
+)
+def test_exec_says_how_it_ended(run: Cli, code: str, status: str) -> None:
+    done = run("exec", "-", "--json", "--timeout", "3", "--memory", "64M", stdin=code)
+    told = json.loads(done.out)
+    assert (told["status"], done.code) == (status, 0 if status == "ok" else 4)
+    assert (told["error"] or {"type": None})["type"] == {"ok": None, "error": "ZeroDivisionError"}.get(status, status)
+    assert told["error"] is None or told["error"]["message"]
+
+
+def test_exec_that_is_interrupted_says_so(tmp_path: Path) -> None:
+    (tmp_path / "granted").mkdir()
+    (tmp_path / "granted").chmod(0o777)
+    code = f"open({str(tmp_path / 'granted' / 'started')!r}, 'w').close()\nwhile True: pass"
+    flags = ("--json", "--allow-write", tmp_path / "granted")
+    started = process("exec", "-", *flags, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert started.stdin is not None
+    started.stdin.write(code)
+    started.stdin.close()
+    wait_for((tmp_path / "granted" / "started").exists)
+    started.send_signal(signal.SIGINT)
+    assert started.stdout is not None
+    with started.stdout as out:
+        assert json.loads(out.read())["status"] == "interrupted"
+    assert started.wait(20) == 130
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_exec_copies_files_out(run: Cli, tmp_path: Path) -> None:
+    code = "import os\nos.makedirs('d')\nopen('d/a.txt', 'w').write('x')\nos.symlink('/etc', 'link')\nopen('\\x1b', 'w').close()"
+    done = run("exec", "-", "--files", tmp_path / "out", stdin=code)
+    assert done.code == 0
+    assert [str(path.relative_to(tmp_path / "out")) for path in sorted((tmp_path / "out").rglob("*"))] == ["d", "d/a.txt"]
+    assert (tmp_path / "out" / "d" / "a.txt").read_text() == "x"
+    assert "␛ was left out" in done.err
+    assert run("exec", "-", "--files", tmp_path / "out", stdin="x = 1").code == 2
+
+
+def test_granted_folders_are_shown_and_logged(
+    run: Cli, tmp_path: Path, scripted_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.py").write_text("x = 42\n")
+    done = run("run", "-m", scripted_model, "--allow-read", tmp_path / "data", "-", stdin=">>> import mine; mine.x\n")
+    assert (done.code, "42" in done.out) == (0, True)
+    assert f"reads {tmp_path / 'data'}" in done.err
+    (log,) = (Path(os.environ["HOME"]) / ".local/share/codegen-chat/sessions").glob("*.jsonl")
+    assert json.loads(log.read_text().splitlines()[0])["sandbox"]["read"] == [str(tmp_path / "data")]
+    (tmp_path / "codegen-chat.toml").write_text(f"allow_read = ['{tmp_path}']\n")
+    refused = run("exec", "-", stdin="1")
+    assert (refused.code, "would loosen the sandbox; say --allow-read yourself" in refused.err) == (2, True)
 
 
 def test_doctor(run: Cli, scripted_model: Path) -> None:

@@ -18,6 +18,7 @@ from codegen_chat.conversation import (
     Event,
     Evicted,
     Executed,
+    Fallback,
     Options,
 )
 from codegen_chat.errors import ContextWindowExceeded, ModelUnavailable, SandboxUnavailable, UsageError
@@ -295,7 +296,7 @@ def test_the_persons_sampling_comes_before_the_checkpoints() -> None:
 
 
 def test_candidates_without_code_do_not_take_part() -> None:
-    conversation = talk("# a\n", "# a\n", "x = 1\n", "# b\n", "# b\n")
+    conversation = talk("# a\n", "x = 1\n", "# b\n", "# a\n", "# b\n")
     events = list(conversation.run("One.", samples=3))
     assert committed(events).code == "x = 1"
     assert Chosen(1, 3) in events
@@ -402,16 +403,41 @@ def test_interrupted_inside_the_model() -> None:
     assert turn.completion == Completion("x =", "interrupted")
 
 
-def test_the_candidates_before_an_interrupt_are_kept_unrun() -> None:
+def test_candidates_interrupted_before_they_ran_are_kept_unrun() -> None:
     conversation = talk("x = 1\n", "x = 2\ny = 3\n", "x = 4\n")
     turn = conversation.run("One.", samples=3)
     events: list[Event] = []
     while not (events and isinstance(events[-1], Delta) and events[-1].candidate == 1):
         events.append(next(turn))
     events += [turn.throw(KeyboardInterrupt), *turn]
-    assert [turn.code for turn in conversation.history.all_turns] == ["x = 1", "x ="]
-    assert not any(turn.accepted for turn in conversation.history.all_turns)
-    assert kinds(events) == ["Completed", "Completed", "Committed", "Committed"]
+    assert [turn.code for turn in conversation.history.all_turns] == ["x = 1", "x = 2\ny = 3", "x = 4"]
+    assert not any(turn.accepted or turn.execution for turn in conversation.history.all_turns)
+    assert kinds(events) == ["Completed", "Committed", "Committed", "Committed"]
+
+
+def test_a_failure_is_answered_by_more_candidates_and_the_best_is_kept() -> None:
+    conversation = talk("1 / 0\n", "x = 1\n", "x = 2\n", "x = 2\n", options=Options(fallback=3))
+    events = list(conversation.run("One."))
+    assert Fallback(3) in events
+    assert Chosen(2, 4) in events
+    assert committed(events).code == "x = 2"
+    assert committed(events).accepted
+    assert [turn.code for turn in conversation.history.all_turns] == ["x = 2"]
+    samplings = model(conversation).samplings
+    assert samplings[0].temperature == 0
+    assert all(sampling.temperature > 0 for sampling in samplings[1:])
+
+
+def test_where_no_candidate_does_better_the_first_failure_stands() -> None:
+    conversation = talk("1 / 0\n", "2 / 0\n", "3 / 0\n", options=Options(fallback=2))
+    events = list(conversation.run("One."))
+    assert (committed(events).code, committed(events).accepted) == ("1 / 0", False)
+    assert not conversation.turns
+
+
+def test_what_works_is_not_drawn_again_nor_where_several_were_asked_for() -> None:
+    assert Fallback(3) not in list(talk("x = 1\n", options=Options(fallback=3)).run("One."))
+    assert Fallback(3) not in list(talk("1 / 0\n", "2 / 0\n", options=Options(fallback=3)).run("One.", samples=2))
 
 
 def test_interrupted_while_it_runs() -> None:

@@ -19,6 +19,7 @@ from codegen_chat.conversation import Committed, Conversation, Event, Options
 from codegen_chat.errors import CodegenChatError, SandboxUnavailable, SessionError, UsageError
 from codegen_chat.lm import hub
 from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.outer import UNSAFE, Grants
 from codegen_chat.session import export
 from codegen_chat.session.history import History
 from codegen_chat.settings import Settings, sessions_folder
@@ -239,14 +240,35 @@ def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
     return Program(text if doubt is None else export.render_py(turns, facts, verified=False), doubt)
 
 
-def sandbox(settings: Settings) -> tuple[Kernel | None, str | None]:
-    """Return a sandbox, or None and why there is none."""
+def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
+    """Return a sandbox, or None and why there is none.
+
+    `imports`: modules that its empty state has imported. `unsafe`: where it cannot be had, run code all the same; for who has
+    typed so. Raises UsageError for a folder that cannot be granted.
+    """
     if settings.exec == "off":
         return None, "execution is off"
+    limits = replace(Limits(), timeout=settings.timeout, memory=settings.memory)
+    grants = Grants(settings.allow_read, settings.allow_write)
     try:
-        return Kernel.start(replace(Limits(), timeout=settings.timeout, memory=settings.memory)), None
+        return Kernel.start(limits, imports=imports, grants=grants, unsafe=unsafe), None
     except SandboxUnavailable as error:
         return None, str(error)
+
+
+def walls(kernel: Kernel) -> list[str]:
+    """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
+    if kernel.tier == UNSAFE:
+        return [
+            "!" * 80,
+            "UNSAFE: no sandbox holds on this machine, and --unsafe-exec was given.",
+            "Code that a model wrote runs with your rights: it can read, change and delete your files.",
+            "!" * 80,
+        ]
+    grants = kernel.grants
+    granted = [f"{what} {', '.join(folders)}" for what, folders in (("reads", grants.read), ("writes", grants.write)) if folders]
+    but = f", but it {' and '.join(granted)}" if granted else ""
+    return [f"Code runs in the sandbox, tier {kernel.tier}: no network, no files{but}."]
 
 
 class Session:
@@ -256,7 +278,8 @@ class Session:
         conversation: runs turns as iterators of events, undoes and redoes them.
         history: its turns, and the file that they are kept in.
         model: what loads, or has loaded.
-        unsafe: why nothing is executed, None where the sandbox holds.
+        unsafe: why nothing is executed, None where something is.
+        walls: what code that is executed is held to, in lines.
         notes: what a person should know of a session that was opened again, a line each.
     """
 
@@ -264,37 +287,55 @@ class Session:
         self.history = history
         self.model = model
         self.unsafe = unsafe
+        self.walls = walls(kernel) if kernel else []
         self.notes = list(history.dropped)
         self._settings = settings
         self._kernel = kernel
-        options = Options(samples=settings.samples, max_new_tokens=settings.max_new_tokens, timeout=settings.timeout)
+        options = Options(
+            samples=settings.samples,
+            fallback=settings.fallback,
+            guard=settings.guard,
+            max_new_tokens=settings.max_new_tokens,
+            timeout=settings.timeout,
+        )
         self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
 
     @classmethod
-    def open(cls, settings: Settings | None = None, *, resume: Path | None = None, model: Loading | Model | None = None) -> Self:
+    def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        resume: Path | None = None,
+        model: Loading | Model | None = None,
+        unsafe_exec: bool = False,
+    ) -> Self:
         """Start a session, or go on with the one in a file: its variables are rebuilt by running its code again.
 
         The model of the settings loads behind it, and a turn waits for it, unless one is given. Where the machine cannot wall
-        code in, nothing is executed: `unsafe` says why. Raises ModelUnavailable where there is no such model, SessionError where
-        the file is none or cannot be written.
+        code in, nothing is executed: `unsafe` says why. With `unsafe_exec` it is all the same, which no setting asks for.
+
+        Raises ModelUnavailable where there is no such model, SessionError where the file is none or cannot be written,
+        UsageError for a folder that cannot be granted.
         """
         wanted = settings or Settings()
         folder = hub.locate(wanted.model)
-        facts = {
+        facts: dict[str, object] = {
             "model": hub.name(folder),
             "revision": hub.revision(folder),
             "dtype": wanted.dtype,
             "device": wanted.device,
             "seed": wanted.seed,
         }
-        if resume is not None:
-            history = History.open(resume)
-        elif wanted.save:
-            history = History.create(sessions_folder(os.environ), facts)
-        else:
-            history = History.memory(facts)
         # The sandbox first: its processes are started before torch is in this one.
-        kernel, unsafe = sandbox(wanted)
+        kernel, unsafe = sandbox(wanted, imports=["numpy"], unsafe=unsafe_exec)  # as a conversation's header does
+        if kernel is not None:
+            facts["sandbox"] = {"tier": kernel.tier, "read": [*kernel.grants.read], "write": [*kernel.grants.write]}
+        try:
+            history = _history(wanted, facts, resume)
+        except BaseException:
+            if kernel is not None:
+                kernel.close()
+            raise
         if not isinstance(model, Loading):
             given = model
             model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
@@ -327,7 +368,7 @@ class Session:
     @property
     def title(self) -> str:
         """Model, dtype and device in a few words."""
-        name = self.history.header["model"]
+        name = self.history.header["model"] + (" | UNSAFE, no sandbox" if len(self.walls) > 1 else "")
         if not self.ready:
             return f"{name} is loading"
         try:
@@ -361,6 +402,12 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _history(settings: Settings, facts: dict[str, object], resume: Path | None) -> History:
+    if resume is not None:
+        return History.open(resume)
+    return History.create(sessions_folder(os.environ), facts) if settings.save else History.memory(facts)
 
 
 def _last(events: Iterator[Event]) -> Turn:

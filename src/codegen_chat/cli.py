@@ -20,6 +20,7 @@ from codegen_chat.settings import Settings
 
 if TYPE_CHECKING:
     from codegen_chat.api import Loading, Session
+    from codegen_chat.turn import Execution
 
 CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE, INTERRUPTED = 4, 5, SandboxUnavailable.exit_code, 130
 
@@ -40,6 +41,8 @@ Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, int8 or
 Samples = Annotated[
     int | None, typer.Option("-n", "--samples", help="How many answers to draw; what they do decides which one is kept.")
 ]
+Fallback = Annotated[int | None, typer.Option(help="How many more to draw where one answer's code fails; 0 is none.")]
+Guard = Annotated[bool | None, typer.Option("--guard/--no-guard", help="Draw a line again that cannot be Python, or not.")]
 Temperature = Annotated[
     float | None, typer.Option(help="0 is greedy. By default what the checkpoint says, as for top-p and top-k.")
 ]
@@ -50,6 +53,16 @@ Seed = Annotated[int | None, typer.Option(help="The same seed, the same answers.
 Exec = Annotated[str | None, typer.Option(help="auto runs the code in the sandbox, off only shows it.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that one turn's code may run.")]
 Memory = Annotated[str | None, typer.Option(help="Memory that one turn's code may use, such as 512M or 2G.")]
+AllowRead = Annotated[
+    list[str] | None,
+    typer.Option("--allow-read", metavar="DIR", help="Let code read this folder and import from it; may be given several times."),
+]
+AllowWrite = Annotated[
+    list[str] | None, typer.Option("--allow-write", metavar="DIR", help="Let code read and write this folder, outside of undo.")
+]
+UnsafeExec = Annotated[
+    bool, typer.Option("--unsafe-exec", help="Where no sandbox holds, run code all the same, with your rights. This time only.")
+]
 Save = Annotated[bool | None, typer.Option("--save/--no-save", help="Keep the session in a file, or not.")]
 Plain = Annotated[bool | None, typer.Option("--plain/--no-plain", help="No colours and no bar: for screen readers and logs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -67,6 +80,8 @@ def repl(
     device: Device = None,
     dtype: Dtype = None,
     samples: Samples = None,
+    fallback: Fallback = None,
+    guard: Guard = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -75,6 +90,9 @@ def repl(
     exec: Exec = None,
     timeout: Timeout = None,
     memory: Memory = None,
+    allow_read: AllowRead = None,
+    allow_write: AllowWrite = None,
+    unsafe_exec: UnsafeExec = False,
     save: Save = None,
     plain: Plain = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -102,7 +120,7 @@ def repl(
     from codegen_chat.api import Session
     from codegen_chat.terminal.repl import Repl
 
-    with Session.open(settings, resume=path) as session:
+    with Session.open(settings, resume=path, unsafe_exec=unsafe_exec) as session:
         typed = preferences.history_file(os.environ) if settings.save else None
         Repl(session, sys.stdout, history=typed, plain=_plain(settings)).run(_banner(session, resumed=path is not None))
         ready = session.ready
@@ -121,11 +139,7 @@ def _banner(session: Session, *, resumed: bool) -> Iterator[str]:
         yield "nano: a small model trained by this repository, no published checkpoint. It suits short, plain steps."
     else:
         yield f"{name}, revision {session.history.header['revision']}"
-    yield (
-        f"Code is shown and not executed: {session.unsafe}"
-        if session.unsafe
-        else "Code runs in the sandbox: no network, no files."
-    )
+    yield from [f"Code is shown and not executed: {session.unsafe}"] if session.unsafe else session.walls
     if resumed:
         turns = "1 turn" if len(session.turns) == 1 else f"{len(session.turns)} turns"
         yield f"Session {session.history.id} goes on: {turns}, variables rebuilt; /show shows them."
@@ -153,6 +167,8 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     samples: Samples = None,
+    fallback: Fallback = None,
+    guard: Guard = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -161,6 +177,9 @@ def run(
     exec: Exec = None,
     timeout: Timeout = None,
     memory: Memory = None,
+    allow_read: AllowRead = None,
+    allow_write: AllowWrite = None,
+    unsafe_exec: UnsafeExec = False,
     save: Save = None,
     plain: Plain = None,
 ) -> int:
@@ -192,8 +211,11 @@ def run(
     loading: Loading | None = None
     codes = set()
     for name, parsed, settings in settled:
-        with Session.open(settings, model=loading) as session:
+        with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) as session:
             loading = session.model
+            if settings.allow_read or settings.allow_write or unsafe_exec:
+                for line in session.walls:
+                    progress.note(line)
             player: Player = JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=_plain(settings)))
             header = session.history.header
             facts = {
@@ -367,22 +389,38 @@ def execute(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="A Python file; - is standard input.")],
     as_json: Json = False,
+    files: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the files that it wrote into this folder, which is new or empty.")
+    ] = None,
     timeout: Timeout = None,
     memory: Memory = None,
+    allow_read: AllowRead = None,
+    allow_write: AllowWrite = None,
+    unsafe_exec: UnsafeExec = False,
 ) -> int:
     """Run one Python file in the sandbox.
 
-    No model. With --json one line: status, stdout, stderr, value, error, duration, tier.
+    No model. With --json one line: status, stdout, stderr, value, error, duration, tier. The status is one of ok, error, timeout,
+    memory, output, killed, interrupted, refused (no sandbox holds here, and nothing was executed).
     """
     settings = _settings(ctx)
     code = _decoded(_source(file), file)
 
-    from codegen_chat.sandbox.kernel import Kernel
-    from codegen_chat.session.records import execution_to_json
-    from codegen_chat.turn import Execution, Limits
+    from codegen_chat.api import sandbox, walls
+    from codegen_chat.terminal.screen import Screen
+    from codegen_chat.turn import Execution
 
+    progress = Screen(sys.stderr, plain=True)
     result = Execution("interrupted")
-    with Kernel.start(Limits(timeout=settings.timeout, memory=settings.memory)) as kernel:
+    kernel, refusal = sandbox(settings, unsafe=unsafe_exec)
+    if kernel is None:
+        if as_json:
+            sys.stdout.write(_told(result, None, refusal) + "\n")
+        raise SandboxUnavailable(f"nothing was executed: {refusal}")
+    with kernel:
+        if unsafe_exec:
+            for line in walls(kernel):
+                progress.error(line)
         for event in kernel.execute(code, parent=None, turn=None):
             if isinstance(event, Execution):
                 result = event
@@ -390,11 +428,12 @@ def execute(
                 stream = sys.stdout if event.stream == "stdout" else sys.stderr
                 stream.write(event.text)
                 stream.flush()
+        if files is not None:
+            for name in kernel.save_files(result.files, files):
+                progress.error(f"{name} was left out: it is no ordinary file")
         tier = kernel.tier
-    data = execution_to_json(result)
     if as_json:
-        named = {key: data[key] for key in ("status", "stdout", "stderr", "value")}
-        sys.stdout.write(json.dumps({**named, "error": data["failure"], "duration": data["duration"], "tier": tier}) + "\n")
+        sys.stdout.write(_told(result, tier) + "\n")
     else:
         if result.value is not None:
             sys.stdout.write(result.value + "\n")
@@ -405,6 +444,21 @@ def execute(
     if result.status == "interrupted":
         return INTERRUPTED
     return 0 if result.status == "ok" else CODE_FAILED
+
+
+def _told(result: Execution, tier: str | None, refusal: str | None = None) -> str:
+    """Return what came of a file as a line of JSON."""
+    from codegen_chat.session.records import execution_to_json
+
+    data = execution_to_json(result)
+    status, error = data["status"], data["failure"]
+    if refusal is not None:
+        status, error = "refused", {"type": "SandboxUnavailable", "message": refusal, "line": 0, "traceback": ""}
+    elif status not in {"ok", "error"}:  # the code's own exception then says where it was, and not what was the matter
+        said = result.note or f"{status} after {result.duration:.1f} s"
+        error = {"line": 0, "traceback": "", **(error or {}), "type": status, "message": said}
+    told = {key: data[key] for key in ("stdout", "stderr", "value")}
+    return json.dumps({"status": status, **told, "error": error, "duration": data["duration"], "tier": tier})
 
 
 # ---------------------------------------------------------------- the machine
@@ -481,7 +535,8 @@ def _settings(ctx: typer.Context, spec: Mapping[str, object] | None = None, name
         **(ctx.parent.params if ctx.parent else {}),
         **{key: value for key, value in ctx.params.items() if value is not None},
     }
-    return settings.updated({key: flags[key] for key in flags.keys() & known if flags[key] is not None}, "command line")
+    given = {key: flags[key] for key in flags.keys() & known if flags[key] not in (None, [])}
+    return settings.updated(given, "command line")
 
 
 def _plain(settings: Settings) -> bool:

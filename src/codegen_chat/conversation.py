@@ -20,7 +20,8 @@ from typing import TypeVar
 from codegen_chat import prompt as prompts
 from codegen_chat.choose import choose
 from codegen_chat.errors import ModelUnavailable, UsageError
-from codegen_chat.guard import blank, guard
+from codegen_chat.guard import blank
+from codegen_chat.guard import guard as guarding
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
@@ -49,9 +50,15 @@ ATTEMPT_SEEDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How turns are run. `sampling` None: the checkpoint's own; `timeout` in seconds, None: the sandbox's own."""
+    """How turns are run. `sampling` None: the checkpoint's own; `timeout` in seconds, None: the sandbox's own.
+
+    `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
+    `guard`: a line that cannot stand is drawn again while it is written.
+    """
 
     samples: int = 1
+    fallback: int = 0
+    guard: bool = True
     sampling: Sampling | None = None
     max_new_tokens: int = 256
     timeout: float | None = None
@@ -64,6 +71,13 @@ class Executed:
 
     execution: Execution
     candidate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The answer's code failed: `samples` more candidates are drawn, run from the same state, and the best of all is kept."""
+
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,7 @@ class Committed:
     turn: Turn
 
 
-Event = Delta | Completed | Output | Executed | Chosen | Evicted | Notice | Committed
+Event = Delta | Completed | Output | Executed | Fallback | Chosen | Evicted | Notice | Committed
 Events = Generator[Event, None, None]
 
 
@@ -151,7 +165,12 @@ class Conversation:
         if blank(code):
             raise UsageError("there is no code to run")
         candidates = [_Candidate(0, Turn(new_id(), self.history.head, text.strip(), prompts.code(code), accepted=False))]
-        yield from self._keeping(candidates, self._settle(candidates))
+
+        def steps() -> Events:
+            yield from self._run(candidates)
+            yield from self._settle(candidates)
+
+        yield from self._keeping(candidates, steps())
 
     def retry(self, *, samples: int | None = None, temperature: float | None = None) -> Events:
         """Ask for the last turn again, with seeds not used for it before and never greedily.
@@ -241,16 +260,26 @@ class Conversation:
             samples = 1
 
         parent = turns[-1].id if turns else None
-        accept = guard(executor.names(parent or ROOT) if executor else None)
-        draws = [self._sampling(completer, attempt, index, temperature) for index in range(samples)]
+        accept = guarding(executor.names(parent or ROOT) if executor else None) if self.options.guard else None
         candidates: list[_Candidate] = []
 
+        def more(count: int) -> Events:
+            """Draw so many further candidates."""
+            fresh = range(len(candidates), len(candidates) + count)
+            drawn = [_Candidate(index, Turn(new_id(), parent, text, "", accepted=False)) for index in fresh]
+            candidates.extend(drawn)
+            draws = [self._sampling(completer, attempt, index, temperature) for index in fresh]
+            yield from self._draw(completer, drawn, fitted.prompt_text, draws, accept)
+            if any(candidate.interrupted for candidate in drawn):
+                raise KeyboardInterrupt
+
         def steps() -> Events:
-            for index, sampling in enumerate(draws):
-                candidates.append(_Candidate(index, Turn(new_id(), parent, text, "", accepted=False)))
-                yield from self._draw(completer, candidates[-1], fitted.prompt_text, sampling, accept)
-                if candidates[-1].interrupted:
-                    raise KeyboardInterrupt
+            yield from more(samples)
+            yield from self._run(candidates)
+            if self.options.fallback and len(candidates) == 1 and candidates[0].failed:
+                yield Fallback(self.options.fallback)
+                yield from more(self.options.fallback)
+                yield from self._run(candidates[1:])
             yield from self._settle(candidates)
 
         yield from self._keeping(candidates, steps())
@@ -263,38 +292,66 @@ class Conversation:
             temperature = temperature or FALLBACK_TEMPERATURE
         return replace(own, temperature=temperature, seed=own.seed + ATTEMPT_SEEDS * attempt + index)
 
-    def _draw(self, completer: Completer, candidate: _Candidate, prompt_text: str, sampling: Sampling, accept: Accept) -> Events:
-        """Let the model write a candidate; where only comments come, once more with a leading one banned."""
+    def _draw(
+        self, completer: Completer, drawn: list[_Candidate], prompt_text: str, draws: list[Sampling], accept: Accept | None
+    ) -> Events:
+        """Let the model write candidates together; where only comments come, once more with a leading one banned.
+
+        One is shown as it grows, several each as a whole.
+        """
         room = self.options.max_new_tokens
-        yield from self._complete(completer, candidate, Prompt(prompt_text, prompts.conversation_stop, room), sampling, accept)
-        if blank(candidate.turn.code) and not candidate.interrupted:
-            yield Notice("Only comments came: drawn again, with a leading comment banned.")
-            temperature = sampling.temperature or FALLBACK_TEMPERATURE
-            again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
-            prompt = Prompt(prompt_text, prompts.uncommented_stop, room)
-            yield from self._complete(completer, candidate, prompt, again, lambda text: not blank(text) and accept(text))
-        yield Completed(candidate.completion, candidate.index)
+        prompt = Prompt(prompt_text, prompts.conversation_stop, room)
+        yield from self._complete(completer, drawn, prompt, draws, accept)
+        for candidate, sampling in zip(drawn, draws, strict=True):
+            if blank(candidate.turn.code) and not candidate.interrupted:
+                yield Notice("Only comments came: drawn again, with a leading comment banned.")
+                temperature = sampling.temperature or FALLBACK_TEMPERATURE
+                again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
+                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room)
+                yield from self._complete(
+                    completer,
+                    [candidate],
+                    uncommented,
+                    [again],
+                    lambda text: not blank(text) and (accept is None or accept(text)),
+                )
+            if len(drawn) > 1:
+                yield Delta(candidate.completion.text, candidate.index)
+            yield Completed(candidate.completion, candidate.index)
 
     def _complete(
-        self, completer: Completer, candidate: _Candidate, prompt: Prompt, sampling: Sampling, accept: Accept
+        self, completer: Completer, drawn: list[_Candidate], prompt: Prompt, draws: list[Sampling], accept: Accept | None
     ) -> Events:
-        """Run one completion. The candidate and the history know at any time what is written so far."""
-        candidate.write(Completion("", "interrupted", seed=sampling.seed))
-        self.history.begin(candidate.turn.id, candidate.turn.text, seed=sampling.seed)
+        """Run completions of one prompt. The candidates and the history know at any time what is written so far."""
+        for candidate, sampling in zip(drawn, draws, strict=True):
+            candidate.write(Completion("", "interrupted", seed=sampling.seed))
+            self.history.begin(candidate.turn.id, candidate.turn.text, seed=sampling.seed)
 
-        def take(event: Delta | Completion) -> Event | None:
-            if isinstance(event, Completion):
-                candidate.write(event)
+        def take(event: Delta | Completed) -> Event | None:
+            candidate = drawn[event.candidate]
+            if isinstance(event, Completed):
+                candidate.write(event.completion)
                 return None
             candidate.write(replace(candidate.completion, text=candidate.completion.text + event.text))
             self.history.stream(candidate.turn.id, event.text)
-            return replace(event, candidate=candidate.index)
+            return replace(event, candidate=candidate.index) if len(drawn) == 1 else None
 
-        with suppress(KeyboardInterrupt):  # the candidate says that it was interrupted
-            yield from _relay(completer.complete(prompt, sampling, accept=accept), take)
+        with suppress(KeyboardInterrupt):  # the candidates say that they were interrupted
+            yield from _relay(completer.complete_many(prompt, draws, accept=accept), take)
+
+    def _run(self, candidates: list[_Candidate]) -> Events:
+        """Execute the candidates that do something, until one is interrupted."""
+        executor = self._sandbox()
+        if executor is None:
+            return
+        for candidate in candidates:
+            if not blank(candidate.turn.code):
+                execution = yield from self._execute(executor, candidate)
+                if execution.status == "interrupted":
+                    return
 
     def _settle(self, candidates: list[_Candidate]) -> Events:
-        """Execute the candidates that do something, let the results choose among them, and commit the chosen one."""
+        """Let the results choose among the candidates, and commit the chosen one."""
         runnable = [candidate for candidate in candidates if not blank(candidate.turn.code)]
         if not runnable:
             yield Notice("The model wrote no code: say it in other words.")
@@ -304,18 +361,16 @@ class Conversation:
         if executor is None:
             yield self._commit(candidates, replace(runnable[0].turn, accepted=True))
             return
-        executions = []
-        for candidate in runnable:
-            executions.append((yield from self._execute(executor, candidate)))
-            if executions[-1].status == "interrupted":
-                break
-        best = len(executions) - 1 if executions[-1].status == "interrupted" else choose(executions)
-        for index, candidate in enumerate(runnable[: len(executions)]):
-            if index != best and candidate.turn.accepted:
+        ran = [(candidate, candidate.turn.execution) for candidate in runnable if candidate.turn.execution]
+        executions = [execution for _, execution in ran]
+        interrupted = executions[-1].status == "interrupted"
+        best = ran[-1 if interrupted else choose(executions, candidates[0].turn.text)][0]
+        for candidate, _ in ran:
+            if candidate is not best and candidate.turn.accepted:
                 executor.forget(candidate.turn.id)
         if len(candidates) > 1:
-            yield Chosen(runnable[best].index, len(candidates))
-        yield self._commit(candidates, runnable[best].turn)
+            yield Chosen(best.index, len(candidates))
+        yield self._commit(candidates, best.turn)
 
     def _execute(self, executor: Executor, candidate: _Candidate) -> Generator[Event, None, Execution]:
         """Run a candidate; it is accepted if its code did not fail."""
@@ -379,6 +434,10 @@ class _Candidate:
     @property
     def interrupted(self) -> bool:
         return self.completion.finish_reason == "interrupted"
+
+    @property
+    def failed(self) -> bool:
+        return self.turn.execution is not None and self.turn.execution.status not in {"ok", "interrupted"}
 
     def write(self, completion: Completion) -> None:
         self.turn = replace(self.turn, completion=completion, code=prompts.code(completion.text))

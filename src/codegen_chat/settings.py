@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -79,6 +80,13 @@ def _size(value: Any) -> int:
     return int(matched[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[matched[2].upper()]
 
 
+def _folders(value: Any) -> tuple[str, ...]:
+    names = value.split(os.pathsep) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError
+    return tuple(str(Path(name).expanduser().absolute()) for name in names)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a person can set. None means: what the checkpoint says."""
@@ -89,6 +97,8 @@ class Settings:
         "auto", "one of auto, fp32, bf16, fp16, int8, int4", _one_of("auto", "fp32", "bf16", "fp16", "int8", "int4")
     )
     samples: int = _setting(1, "a whole number from 1 on", _whole(1))
+    fallback: int = _setting(8, "a whole number from 0 on", _whole(0))
+    guard: bool = _setting(True, "true or false", _yes)
     temperature: float | None = _setting(None, "a number from 0 to 10", _number(0, 10))
     top_p: float | None = _setting(None, "a number above 0, up to 1", _number(0, 1, above=True))
     top_k: int | None = _setting(None, "a whole number from 0 on", _whole(0))
@@ -97,6 +107,8 @@ class Settings:
     exec: Literal["auto", "off"] = _setting("auto", "auto or off", _one_of("auto", "off"), guard=True)
     timeout: float = _setting(20.0, "seconds, above 0, up to 86400", _number(0, 86400, above=True), guard=True)
     memory: int = _setting(1 << 30, 'bytes, such as "512M" or "1G"', _size, guard=True)
+    allow_read: tuple[str, ...] = _setting((), "a list of folders", _folders, guard=True)
+    allow_write: tuple[str, ...] = _setting((), "a list of folders", _folders, guard=True)
     save: bool = _setting(True, "true or false", _yes)
     plain: bool = _setting(False, "true or false", _yes)
 
@@ -118,7 +130,10 @@ class Settings:
             except (ValueError, TypeError, KeyError, OverflowError):
                 raise SettingsError(f"{where}: {name} is {value!r}, wanted is {known[name]['wanted']}") from None
             if not trusted and known[name]["guard"] and _looser(changes[name], getattr(self, name)):
-                raise SettingsError(f"{where}: {name} = {value!r} would loosen the sandbox; say --{name} yourself if you mean it")
+                raise SettingsError(
+                    f"{where}: {name} = {value!r} would loosen the sandbox; "
+                    f"say --{name.replace('_', '-')} yourself if you mean it"
+                )
         return replace(self, **changes)
 
 
@@ -178,4 +193,6 @@ def _suggestion(name: str, known: Mapping[str, object]) -> str:
 
 
 def _looser(value: Any, than: Any) -> bool:
+    if isinstance(value, tuple):
+        return not set(value) <= set(than)
     return value == "auto" and than == "off" if isinstance(value, str) else value > than

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import select
 import shutil
@@ -14,21 +15,26 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from codegen_chat.turn import Execution, Failure
+import numpy as np
+
+from codegen_chat.turn import Change, Execution, Failure
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = {"timeout": 5.0, "memory": 256 << 20, "processes": 24, "output": 64 << 10, "disk": 8 << 20, "files": 512}
+_OPEN_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", "/run/user/1000", "/var/crash", "/mnt", "/srv")
+LIMITS = {"timeout": 5.0, "memory": 256 << 20, "processes": 24, "output": 32 << 10, "disk": 8 << 20, "files": 512}
 
 
 @dataclass(frozen=True)
 class Leg:
-    """One way to run the same attacks: layers left away, and whose product it is (None: ours)."""
+    """One way to run the same attacks: layers left away or taken by the system, and whose product it is (None: ours)."""
 
     name: str
     without: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
     uid: int | None = None
     tier: str = "A"
     public: bool = False
@@ -38,14 +44,15 @@ class Leg:
 def legs(*, every: bool = True) -> list[Leg]:
     """The legs that this uid can run: as root all, as an ordinary user those of an ordinary user. Else one for each wall."""
     if os.getuid() != 0:
-        found = [Leg("A-as-user"), Leg("B-as-user", ("bwrap",), tier="B")]
-        more = [Leg("A-without-landlock-as-user", ("landlock",), tier="A-")]
+        found = [Leg("A-as-user"), Leg("B-as-user-without-namespaces", blocked=("namespaces",), tier="B")]
+        more = [Leg("A-as-user-without-landlock", blocked=("landlock",), tier="A-")]
     else:
-        found = [Leg("A-as-root"), Leg("B-as-user", ("bwrap",), 1000, "B", public=True)]
+        found = [Leg("A-as-root"), Leg("B-as-user-without-namespaces", (), ("namespaces",), 1000, "B", public=True)]
         more = [
             Leg("A-as-user", uid=1000, public=True),
-            Leg("B-as-root", ("bwrap",), tier="B", public=True),
-            Leg("A-without-landlock-as-root", ("landlock",), tier="A-"),
+            Leg("B-as-root-without-namespaces", (), ("namespaces",), tier="B", public=True),
+            Leg("A-as-root-without-landlock", (), ("landlock",), tier="A-"),
+            Leg("A-as-user-without-landlock", (), ("landlock",), 1000, "A-", public=True),
         ]
     return [*found, *more] if every else found
 
@@ -55,6 +62,11 @@ class Host:
     """A person's machine: a home with secrets, listeners, a neighbour process, and a product whose sandbox is attacked."""
 
     leg: Leg
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    """Folders below `folder` that are granted: `given` and `shared` are there."""
+    changed: tuple[tuple[str, str, str], ...] = ()
+    """Changes of a copy of the package: file, old text, new text."""
     folder: Path = field(init=False)
     token: str = field(init=False)
 
@@ -62,7 +74,11 @@ class Host:
         self.folder = Path(tempfile.mkdtemp(prefix="attacked-"))
         self.folder.chmod(0o755)
         self.token = "token-" + secrets.token_hex(16)
+        self.mark = "mark-" + secrets.token_hex(8)
         self.home = self.folder / "home"
+        self.out = Path(tempfile.mkdtemp(prefix="copied-"))
+        if self.leg.uid is not None:
+            os.chown(self.out, self.leg.uid, self.leg.uid)
         self._furnish()
         self.tcp = socket.create_server(("127.0.0.1", 0))
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -72,14 +88,21 @@ class Host:
         (self.folder / "socket").chmod(0o777)
         self.abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.abstract.bind("\0" + self.token[:20])
-        python, path = _public_python(self.folder) if self.leg.public else (sys.executable, ROOT / "src")
-        as_user: dict[str, Any] = (
-            {} if self.leg.uid is None else {"user": self.leg.uid, "group": self.leg.uid, "extra_groups": []}
-        )
-        environment = {"HOME": str(self.home), "SECRET_TOKEN": self.token, "PYTHONPATH": str(path), "PATH": os.environ["PATH"]}
+        python, path = self._python()
+        as_user = _as(self.leg.uid)
+        environment = {"HOME": str(self.home), "SECRET_TOKEN": self.token, "PYTHONPATH": path, "PATH": os.environ["PATH"]}
         self.neighbour = subprocess.Popen([python, "-S", "-c", "import time; time.sleep(3600)"], env=environment, **as_user)
         driver = shutil.copy(Path(__file__).with_name("driver.py"), self.folder / "driver.py")
-        settings = json.dumps({"limits": LIMITS, "without": self.leg.without, "secret": str(self.home / "secret.txt")})
+        settings = json.dumps(
+            {
+                "limits": LIMITS,
+                "without": self.leg.without,
+                "blocked": self.leg.blocked,
+                "secret": str(self.home / "secret.txt"),
+                "read": [str(self.folder / name) for name in self.read],
+                "write": [str(self.folder / name) for name in self.write],
+            }
+        )
         self.product = subprocess.Popen(
             [python, "-W", "error", str(driver), settings],
             env=environment,
@@ -102,25 +125,65 @@ class Host:
         for listener in (self.tcp, self.udp, self.unix, self.abstract):
             listener.close()
         shutil.rmtree(self.folder)
+        shutil.rmtree(self.out)
 
     def _furnish(self) -> None:
         (self.home / ".ssh").mkdir(parents=True)
         (self.home / "secret.txt").write_text(self.token)
+        os.setxattr(self.home / "secret.txt", "user.note", self.token.encode())
         (self.home / ".ssh" / "id_rsa").write_text(self.token)
         (self.home / ".bashrc").write_text("# mine\n")
+        (self.folder / "given").mkdir()
+        (self.folder / "given" / "data.csv").write_text("a,b\n1,2\n")
+        (self.folder / "given" / "mine.py").write_text("def twice(x):\n    return 2 * x\n")
+        (self.folder / "shared").mkdir()
+        (self.folder / "shared").chmod(0o777)
         (self.home / "stolen.py").write_text(f"token = '{self.token}'\n")
         os.mkfifo(self.home / "pipe")
         if self.leg.uid is not None:
-            for path in (self.home, *self.home.rglob("*")):
+            for path in (self.home, *self.home.rglob("*"), self.folder / "given", self.folder / "shared"):
                 os.chown(path, self.leg.uid, self.leg.uid)
 
-    def execute(self, code: str, *, parent: str | None = None, turn: str | None = None, timeout: float = 5.0) -> Execution:
+    def _python(self) -> tuple[str, str]:
+        """The product's interpreter, and where it finds its packages."""
+        package = ROOT / "src"
+        if self.leg.public or self.changed:
+            package = self.folder / "public"
+            shutil.copytree(
+                ROOT / "src" / "codegen_chat",
+                package / "codegen_chat",
+                ignore=shutil.ignore_patterns("assets", "train", "__pycache__"),
+            )
+        for name, old, new in self.changed:
+            path = package / "codegen_chat" / "sandbox" / name
+            text = path.read_text()
+            assert text.count(old) == 1, (name, old)
+            path.write_text(text.replace(old, new))
+        if not self.leg.public:
+            return sys.executable, str(package)
+        python, packages = _public_python(self.folder)
+        return python, f"{package}:{packages}"
+
+    def execute(
+        self,
+        code: str,
+        *,
+        parent: str | None = None,
+        turn: str | None = None,
+        timeout: float = 5.0,
+        save: Path | None = None,
+        asks: tuple[str, ...] = (),
+    ) -> Execution:
+        """Run code in the product; then have its files, and those asked for besides, copied to `save`."""
         assert self.product.stdin is not None
-        request = {"code": code, "parent": parent, "turn": turn, "timeout": timeout}
+        request = {"code": code, "parent": parent, "turn": turn, "timeout": timeout, "save": save and str(save), "asks": asks}
         self.product.stdin.write(json.dumps(request) + "\n")
         self.product.stdin.flush()
         answer = self._read()
+        if save is not None:
+            self._read()
         failure = answer.pop("failure")
+        answer["changes"] = tuple(Change(**change) for change in answer["changes"])
         return Execution(**answer, failure=Failure(**failure) if failure else None)
 
     def _read(self) -> dict[str, Any]:
@@ -142,7 +205,10 @@ class Host:
             "«abstract»": self.token[:20],
             "«neighbour»": str(self.neighbour.pid),
             "«product»": str(self.product.pid),
-            "«source»": str(ROOT / "src"),
+            "«root»": str(ROOT),
+            "«mark»": self.mark,
+            "«esc»": "\x1b",
+            "«bidi»": "\u202e",
         }
         for name, fact in facts.items():
             code = code.replace(name, fact)
@@ -151,10 +217,12 @@ class Host:
     def marks(self) -> dict[str, object]:
         """Everything on this machine that an attack could change."""
         marks: dict[str, object] = {}
-        for path in sorted(self.home.rglob("*")):
+        for path in sorted((*self.home.rglob("*"), *(self.folder / "given").rglob("*"), *(self.folder / "shared").rglob("*"))):
             facts = path.lstat()
             content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-            marks[str(path)] = (facts.st_mode, facts.st_uid, facts.st_mtime_ns, facts.st_nlink, content, os.listxattr(path))
+            attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+            marks[str(path)] = (facts.st_mode, facts.st_uid, facts.st_mtime_ns, facts.st_nlink, content, attributes)
+        marks["planted"] = [folder for folder in _OPEN_FOLDERS if Path(folder, self.mark).exists()]
         marks["folder"] = sorted(entry.name for entry in self.folder.iterdir())
         for process in (self.neighbour, self.product):
             marks[f"alive {process.pid}"] = process.poll() is None and _state(process.pid) != "T"
@@ -182,7 +250,8 @@ class Host:
 
     def walled_pids(self) -> list[int]:
         """The processes that run a person's code, or could: the zygote, the states, a turn."""
-        return [pid for pid in self.sandbox_pids() if "\nSeccomp:\t2" in _read_proc(pid, "status")]
+        ours = _filters(self.product.pid)  # a leg may have one of its own
+        return [pid for pid in self.sandbox_pids() if _filters(pid) > ours]
 
     def limits_in_force(self) -> bool:
         """Whether every process that runs a person's code is held to few processes and little data."""
@@ -213,6 +282,11 @@ def _limit(pid: int, name: str) -> float:
     return float("inf") if soft == "unlimited" else float(soft)
 
 
+def _filters(pid: int) -> int:
+    """How many filters of system calls a process has."""
+    return sum(int(line.split()[1]) for line in _read_proc(pid, "status").splitlines() if line.startswith("Seccomp_filters:"))
+
+
 def _state(pid: int) -> str:
     fields = _fields(pid)
     return fields[0] if fields else "X"
@@ -230,16 +304,51 @@ def _read_proc(pid: int, name: str) -> str:
 
 
 def _public_python(folder: Path) -> tuple[str, Path]:
-    """An interpreter that another uid can run, and a copy of the package that it can read."""
-    public = folder / "public"
-    shutil.copytree(
-        ROOT / "src" / "codegen_chat", public / "codegen_chat", ignore=shutil.ignore_patterns("assets", "__pycache__")
-    )
+    """An interpreter that another uid can run, and where it finds the packages that turns use."""
+    same = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}"
     for python in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
-        check = [python, "-c", "import sys; assert sys.version_info >= (3, 11)"]
         try:
-            subprocess.run(check, check=True, capture_output=True, user=65534, group=65534, extra_groups=[], cwd="/")
+            subprocess.run([python, "-c", same], check=True, capture_output=True, cwd="/", **_as(65534))
         except (OSError, subprocess.CalledProcessError):
             continue
-        return python, public
-    raise AssertionError("legs as another user need a Python 3.11 or later that everybody can run, such as /usr/bin/python3")
+        return python, _public_packages(folder)
+    version = ".".join(map(str, sys.version_info[:2]))
+    raise AssertionError(f"legs as another user need a Python {version} that everybody can run, such as /usr/bin/python3")
+
+
+def _public_packages(folder: Path) -> Path:
+    """The installed packages where everybody can read them, else a copy of those that turns use."""
+    installed = Path(np.__file__).parents[1]
+    try:
+        subprocess.run(["/bin/ls", installed], check=True, capture_output=True, cwd="/", **_as(65534))
+    except subprocess.CalledProcessError:
+        copies = folder / "site-packages"
+        for name in _needed({"pandas", "matplotlib"}):
+            for file in metadata.files(name) or ():
+                if ".." not in file.parts:
+                    (copies / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file.locate(), copies / file)
+        return copies
+    return installed
+
+
+def _needed(names: set[str]) -> set[str]:
+    """These packages and all that they need."""
+    needed: set[str] = set()
+    while names:
+        name = names.pop()
+        needed.add(name)
+        required = (re.split(r"[^\w.-]", line)[0] for line in metadata.requires(name) or () if "extra ==" not in line)
+        names |= {other for other in required if other not in needed and _installed(other)}
+    return needed
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _as(uid: int | None) -> dict[str, Any]:
+    return {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}

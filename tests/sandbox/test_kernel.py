@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from codegen_chat.sandbox import limits
+from codegen_chat.sandbox import limits, scratch
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.turn import Change, Execution, Limits, Output, Typed, last_execution
 
@@ -197,24 +199,162 @@ def test_changes_name_what_was_bound_changed_and_deleted(kernel: Kernel) -> None
     }
 
 
-def test_the_header_is_there_and_is_no_name_of_the_persons(kernel: Kernel) -> None:
+def test_what_is_imported_before_is_no_name_of_the_persons(kernel: Kernel) -> None:
     one = new()
-    execution = ok(kernel, "x = np.arange(3).sum()", None, one)
-    assert [change.name for change in execution.changes] == ["x"]
-    assert set(kernel.names(one)) == {"x"}
+    execution = ok(kernel, "import sys\nx = 'numpy' in sys.modules", None, one)
+    assert [change.summary for change in execution.changes if change.name == "x"] == ["bool True"]
+    assert set(kernel.names(one)) == {"sys", "x"}
 
 
-def test_files_in_scratch_are_named_and_stay_with_the_state(kernel: Kernel) -> None:
+# -- files
+
+
+def test_files_in_scratch_are_named(kernel: Kernel) -> None:
     one = new()
     code = "open('a.txt', 'w').write('x')\nimport os\nos.makedirs('d', exist_ok=True)\nopen('d/b.txt', 'w').close()"
     assert ok(kernel, code, None, one).files == ("a.txt", "d/b.txt")
     assert ok(kernel, "open('a.txt').read()", one).files == ()
+    assert ok(kernel, "open('a.txt', 'a').write('y')", one).files == ("a.txt",)
 
 
 def test_files_of_a_turn_that_is_not_kept_are_removed(kernel: Kernel) -> None:
     code = "import os\nos.makedirs('away/in', exist_ok=True)\nopen('away/in/f', 'w').close()\nos.symlink('/', 'away/link')"
     assert ok(kernel, code).files == ("away/in/f",)
     assert ok(kernel, "import os\nos.path.lexists('away')").value == "False"
+
+
+TREE = """
+import os, stat
+def tree():
+    found = {}
+    for folder, folders, files in os.walk('.'):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            facts = os.lstat(path)
+            kind = stat.S_IFMT(facts.st_mode)
+            content = os.readlink(path) if os.path.islink(path) else open(path).read() if kind == stat.S_IFREG else ''
+            found[path] = (facts.st_mode, content, facts.st_mtime if kind == stat.S_IFREG else 0)
+    return sorted(found.items())
+"""
+
+
+def test_files_follow_undo_exactly(kernel: Kernel) -> None:
+    begin = TREE + (
+        "os.makedirs('d/e')\nfor name, text in (('changed', 'old'), ('removed', 'r'), ('replaced', 'f'), ('d/e/deep', 'x')):\n"
+        "    open(name, 'w').write(text)\nos.chmod('changed', 0o640)\nos.utime('changed', (1, 2))\nos.symlink('changed', 'link')\n"
+        "os.mkfifo('pipe')\nos.chmod('d', 0o750)\nopen('secret', 'w').write('s')\nos.chmod('secret', 0)\nos.chmod('secret', 0o400)"
+    )
+    one = state(kernel, begin)
+    before = ok(kernel, "tree()", one).typed_value
+    spoil = (
+        "open('changed', 'r+').write('new')\nos.remove('removed')\nos.remove('replaced')\nos.mkdir('replaced')\n"
+        "open('replaced/in', 'w').close()\nos.remove('link')\nos.symlink('/', 'link')\nos.remove('pipe')\nopen('pipe', 'w').close()\n"
+        "os.chmod('d', 0o700)\nos.rename('d', 'moved')\nos.remove('secret')\nos.mkdir('dark')\nopen('dark/x', 'w').close()\nos.chmod('dark', 0)"
+    )
+    two = state(kernel, spoil, one)
+    after = ok(kernel, "tree()", two).typed_value
+    assert after != before
+    assert ok(kernel, "tree()", one).typed_value == before
+    assert ok(kernel, "tree()", two).typed_value == after
+    assert run(kernel, spoil + "\n1 / 0", one, new()).status == "error"
+    assert ok(kernel, "tree()", one).typed_value == before
+
+
+def test_a_file_that_is_open_in_a_state_is_the_same_file_after_undo(kernel: Kernel) -> None:
+    one = state(kernel, "f = open('log', 'a+')\nf.write('one,')\nf.flush()")
+    state(kernel, "f.write('two,')\nf.flush()", one)
+    assert (
+        ok(kernel, "f.write('three')\nf.flush()\nf.seek(0)\nf.read(), open('log').read()", one).value
+        == "('one,three', 'one,three')"
+    )
+
+
+def test_candidates_do_not_see_each_others_files(kernel: Kernel) -> None:
+    one = state(kernel, "open('f', 'w').write('0')")
+    code = "with open('f', 'a') as f: f.write('{n}')\nopen('f').read()"
+    kept = [new() for _ in range(8)]
+    values = [ok(kernel, code.format(n=n), one, turn).value for n, turn in enumerate(kept)]
+    assert values == [f"'0{n}'" for n in range(8)]
+    assert [ok(kernel, "open('f').read()", turn).value for turn in kept] == values
+
+
+def test_linked_files_go_back_each_to_its_own_content(kernel: Kernel) -> None:
+    one = state(kernel, "import os\nopen('a', 'w').write('a')\nopen('b', 'w').write('b')")
+    state(kernel, "os.remove('b')\nos.link('a', 'b')\nopen('a', 'w').write('both')", one)
+    assert ok(kernel, "open('a').read(), open('b').read()", one).value == "('a', 'b')"
+
+
+def test_files_of_a_rebuilt_state_are_rebuilt(kernel: Kernel) -> None:
+    one = state(kernel, "open('f', 'w').write('1')")
+    two = state(kernel, "open('f', 'a').write('2')", one)
+    kernel.forget(one)
+    kernel.forget(two)
+    assert ok(kernel, "open('f').read()", two).value == "'12'"
+    assert ok(kernel, "open('f').read()", one).value == "'1'"
+
+
+def test_more_files_than_are_kept_stay_and_it_is_said(kernel: Kernel) -> None:
+    one = state(kernel, "x = 1")
+    two = new()
+    much = ok(kernel, f"for n in range({scratch.MOST_BYTES >> 20} + 1): open(f'f{{n}}', 'wb').write(bytes(1 << 20))", one, two)
+    assert "undo will not take them back" in much.note
+    assert ok(kernel, "import os\nlen(os.listdir())", two).note == ""
+    assert ok(kernel, "import os\nlen(os.listdir())", one).value == "0"
+    back = ok(kernel, "import os\nlen(os.listdir())", two)
+    assert (back.value, back.note) == ("0", "files are not what they were in the state before: it had more than is kept")
+
+
+def test_copies_of_states_that_are_gone_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "store").mkdir()
+    files = scratch.Scratch([str(tmp_path / "work")], str(tmp_path / "store"), None)
+    (tmp_path / "work" / "f").write_text("1")
+    assert files.keep("one")
+    (tmp_path / "work" / "f").write_text("2")
+    assert files.keep("two")
+    assert len(list((tmp_path / "store").iterdir())) == 2
+    files.forget("one")
+    assert [path.read_text() for path in (tmp_path / "store").iterdir()] == ["2"]
+    assert files.return_to(None)
+    files.forget("two")
+    assert not list((tmp_path / "store").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/hostname", "link", "folder/../../outside", "pipe", "folder", "linked/inside", ""]
+)
+def test_only_ordinary_files_below_the_folder_are_read(tmp_path: Path, name: str) -> None:
+    work = tmp_path / "work"
+    (work / "folder").mkdir(parents=True)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "outside").write_text("secret")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "inside").write_text("secret")
+    (work / "link").symlink_to(tmp_path / "outside")
+    (work / "linked").symlink_to(tmp_path / "out")
+    os.mkfifo(work / "pipe")
+    (work / "folder" / "f").write_text("mine")
+    files = scratch.Scratch([str(work)], str(tmp_path / "store"), None)
+    assert files.read(str(work), "folder/f", 100) == b"mine"
+    assert files.read(str(work), "folder/f", 3) is None
+    assert files.read(str(work), name, 100) is None
+
+
+def test_a_folder_of_any_depth_and_mode_can_be_emptied(tmp_path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("f").touch()
+        Path().chmod(0)
+    finally:
+        os.chdir(here)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "d" / "link").symlink_to(tmp_path / "outside")
+    scratch.clear(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_is_streamed_while_the_code_runs(kernel: Kernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from codegen_chat.errors import SandboxUnavailable
-from codegen_chat.sandbox import outer, walls
+from codegen_chat.sandbox import limits, outer, walls
 from codegen_chat.sandbox.kernel import Kernel, probe
 from codegen_chat.turn import last_execution
 from tests.sandbox.host import Host, Leg, gone, legs, parent
@@ -21,7 +22,7 @@ from tests.sandbox.host import Host, Leg, gone, legs, parent
 VALUE = "x = 41\nx + 1"
 
 
-@pytest.fixture(params=[leg for leg in legs() if leg.tier != "A-"], ids=lambda leg: leg.name)
+@pytest.fixture(params=[leg for leg in legs(every="EVERY_LEG" in os.environ) if leg.tier != "A-"], ids=lambda leg: leg.name)
 def own(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A machine of the test's own: the product is killed in it."""
     leg: Leg = request.param
@@ -33,8 +34,10 @@ def test_kill_9_of_the_product_leaves_no_process_and_no_file(own: Host) -> None:
     assert own.execute("import os\nif os.fork() == 0:\n    import time; time.sleep(60)\nx = 1", turn="1").status == "ok"
     pids = own.sandbox_pids()
     assert len(pids) >= 3
+    mounts = Path("/proc/self/mountinfo").read_text()
     own.product.kill()
     assert gone(pids)
+    assert Path("/proc/self/mountinfo").read_text() == mounts
     assert not [
         path
         for path in Path(tempfile.gettempdir()).glob("codegen-chat-*/scratch")
@@ -55,7 +58,8 @@ def test_kill_9_of_init_costs_a_replay_and_leaves_nobody(own: Host) -> None:
     assert own.execute("x = 41", turn="1").status == "ok"
     pids = own.sandbox_pids()
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the first takes others along
+            os.kill(pid, signal.SIGKILL)
     assert gone(pids)
     execution = own.execute("x + 1", parent="1")
     assert (execution.status, execution.value) == ("ok", "42")
@@ -82,17 +86,50 @@ def test_close_leaves_nothing() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
-def test_many_turns_hold_few_processes_and_descriptors(own: Host) -> None:
-    for n in range(30):
-        assert own.execute(f"x = {n}", parent=str(n - 1) if n else None, turn=str(n)).status == "ok"
-    assert len(own.sandbox_pids()) <= 12 + 4
-    assert len(list(Path(f"/proc/{own.product.pid}/fd").iterdir())) < 20
+TURNS = 200 if "EVERY_LEG" in os.environ else 60
+
+
+def test_many_turns_hold_few_processes_descriptors_and_memory(own: Host) -> None:
+    used = []
+    for n in range(TURNS):
+        code = f"x = {n}\nopen('f{n % 3}', 'w').write('x' * 1000)"
+        assert own.execute(code, parent=str(n - 1) if n else None, turn=str(n)).status == "ok"
+        if n % 20 == 19:
+            (init,) = {parent(pid) for pid in own.walled_pids()}
+            used.append((resident(init), len(own.sandbox_pids()), len(list(Path(f"/proc/{own.product.pid}/fd").iterdir()))))
+    assert used[-1][0] - used[0][0] < 2 << 20
+    assert max(count for _, count, _ in used) <= limits.PARKED + 4
+    assert max(count for _, _, count in used) < 20
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_without_any_wall_it_refuses_in_one_line() -> None:
     with pytest.raises(SandboxUnavailable, match=r"neither bubblewrap .* nor Landlock") as refusal:
         Kernel.start(without=("bwrap", "landlock"))
     assert "\n" not in str(refusal.value)
+
+
+def test_who_has_typed_so_runs_code_where_no_wall_holds() -> None:
+    with Kernel.start(without=("bwrap", "landlock"), unsafe=True) as kernel:
+        assert kernel.tier == "unsafe"
+        assert last_execution(kernel.execute(VALUE, parent=None, turn="1")).value == "42"
+        assert last_execution(kernel.execute("x", parent="1", turn=None)).value == "41"
+        endless = kernel.execute("while True: pass", parent=None, turn=None, timeout=0.3)
+        assert last_execution(endless).status == "timeout"
+
+
+def test_where_a_wall_holds_the_word_changes_nothing() -> None:
+    with Kernel.start(unsafe=True) as kernel:
+        assert kernel.tier in {"A", "A-", "B"}
+
+
+def test_a_wall_that_does_not_hold_is_not_passed_over_by_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SandboxUnavailable, match="Linux"):
+        Kernel.start(unsafe=True)
 
 
 def test_without_seccomp_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +176,24 @@ def test_probe_says_what_holds() -> None:
     assert layers["self-test"].holds
     assert layers["seccomp"].holds
     assert layers["landlock"].holds == (walls.landlock_version() >= 3)
+    assert layers["limits"].holds
+    assert ("another uid" in layers) == (os.getuid() == 0)
     assert all(layer.detail for layer in layers.values())
+
+
+@pytest.mark.parametrize(
+    ("lacks", "way"),
+    [("not installed", "apt install bubblewrap"), ("setting up uid map: Permission denied", "user namespaces")],
+)
+def test_probe_says_how_to_get_what_is_lacking(monkeypatch: pytest.MonkeyPatch, lacks: str, way: str) -> None:
+    monkeypatch.setattr(outer, "bwrap_lacks", lambda: lacks)
+    monkeypatch.setattr(walls, "landlock_version", lambda: 1)
+    layers = {layer.name: layer for layer in probe()}
+    assert [layers[name].holds for name in ("namespaces", "landlock", "self-test")] == [False] * 3
+    assert lacks in layers["namespaces"].detail
+    assert way in layers["namespaces"].detail
+    assert "Linux 6.2" in layers["landlock"].detail
+    assert lacks in layers["self-test"].detail
 
 
 def test_a_kernel_started_in_a_thread_outlives_it() -> None:

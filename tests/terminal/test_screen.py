@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen_chat.conversation import Chosen, Committed, Evicted, Executed, Notice
+from codegen_chat.conversation import Chosen, Committed, Evicted, Executed, Fallback, Notice
 from codegen_chat.terminal.screen import HEAD_LINES, TAIL_LINES, Screen, visible
 from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Failure, Output, Turn, Usage
 
@@ -188,6 +188,21 @@ def test_several_candidates_show_what_they_do_and_which_is_kept() -> None:
     assert re.search(
         r"· candidate 1: error, NameError\n· candidate 2: ok, 1 ms, 6\n· kept candidate 2 of 2.*\n6\n· ok, 1 ms\n$", said
     )
+
+
+def test_after_a_failure_only_the_kept_answer_is_shown() -> None:
+    good, bad = Execution("ok", stdout="6\n", duration=0.001), Execution("error", failure=Failure("NameError", "x", 1, ""))
+    first = (Delta("bad\n"), Completed(Completion("bad", "stop")), Executed(bad, 0), Fallback(2))
+    drawn_more = (Delta("worse\n", 1), Completed(Completion("worse\n", "stop"), 1), Delta("good\n", 2))
+    ran = (Completed(Completion("good\n", "stop"), 2), Executed(bad, 1), Output("stdout", "6\n", 2), Executed(good, 2))
+    said = drawn(*first, *drawn_more, *ran, Chosen(2, 3), Committed(turn(good)))
+    assert "worse" not in said
+    assert re.search(
+        r"error, NameError: 2 more answers are drawn and run\n· kept candidate 3 of 3, 1 of which ran.*\ngood\n6\n· ok, 1 ms\n$",
+        said,
+    )
+    said = drawn(*first, *drawn_more[:2], Executed(bad, 1), Chosen(0, 3), Committed(turn(bad)))
+    assert "none of them did better" in said
 
 
 def test_an_eviction_is_announced() -> None:

@@ -150,8 +150,8 @@ def test_phrases_expand_to_plain_words() -> None:
 
 def test_choices_of_a_story_stay() -> None:
     chosen: dict[str, object] = {}
-    words = fill_story("call it {v:a b c} with {n:@small}", chosen, Random(1), spoken=True)
-    code = fill_story('print({v}, f"{total:.2f} {v:>5}", {n})', chosen, Random(2), spoken=False)
+    words = fill_story("call it {v:a b c} with {n:@small}", chosen, State(Random(1)))
+    code = fill_story('print({v}, f"{total:.2f} {v:>5}", {n})', chosen, State(Random(2)), spoken=False)
     name = str(chosen["v"])
     assert f"call it {name} with" in words
     assert code.startswith(f'print({name}, f"{{total:.2f}} {{v:>5}}", ')
@@ -184,7 +184,7 @@ def test_large_numbers_are_not_counted_to() -> None:
 
 
 def test_a_typo_changes_one_word_outside_of_quotes() -> None:
-    assert typo('print "hello"', Random(1)) in {
+    assert typo('print "hello"', "", Random(1)) in {
         'pritn "hello"',
         'pirnt "hello"',
         'prnit "hello"',
@@ -192,4 +192,4 @@ def test_a_typo_changes_one_word_outside_of_quotes() -> None:
         'pint "hello"',
         'prit "hello"',
     }
-    assert typo('"hello"', Random(1)) == '"hello"'
+    assert typo('"hello"', "", Random(1)) == '"hello"'

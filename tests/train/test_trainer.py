@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,27 +29,47 @@ seed = 1
 muon_lr = 0.02
 adam_lr = 0.002
 warmup_steps = 2
+words = 0.1
 decay = 0.3
 workers = {workers}
+sessions = 4
+fresh = {fresh}
+width = 16
 vocabulary_sessions = 200
+keep = 0
+{mixed}
 """
 
 
-def recipe(folder: Path, *, tokens: int = 1200, workers: int = 1) -> Path:
+def recipe(folder: Path, *, tokens: int = 1200, workers: int = 1, fresh: int = 0, mixed: str = "") -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.toml"
-    path.write_text(TINY.format(tokens=tokens, workers=workers), encoding="utf-8")
+    path.write_text(TINY.format(tokens=tokens, workers=workers, fresh=fresh, mixed=mixed), encoding="utf-8")
     return path
 
 
-def test_a_run_broken_off_after_each_step_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    list(train(recipe(tmp_path), tmp_path / "whole"))
+def other(folder: Path) -> str:
+    """Write documents of another kind into a run's folder; return the recipe's lines that mix them in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, object]] = [{"text": f"# Add {n}\nx = x + {n}\n"} for n in range(40)]
+    lines += [{"steps": [["x is 3", "x = 3"], ["print it", "print(x)"]], "learned": "last"}] * 40
+    (folder / "other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return '[[mixed]]\nfile = "other.jsonl"\nstart = 0.1\nend = 0.9\nshare = 0.5\n'
+
+
+@pytest.mark.parametrize("fresh", [0, 1])
+def test_a_run_broken_off_after_each_step_ends_where_an_unbroken_one_does(tmp_path: Path, fresh: int) -> None:
+    mixed = other(tmp_path / "whole")
+    other(tmp_path / "broken")
+    path = recipe(tmp_path, tokens=2500, fresh=fresh, mixed=mixed)
+    list(train(path, tmp_path / "whole"))
     whole = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
     for _ in range(whole["at"]["step"]):
-        list(train(recipe(tmp_path), tmp_path / "broken", minutes=0))
+        list(train(path, tmp_path / "broken", minutes=0))
     state = torch.load(tmp_path / "broken" / "state.pt", weights_only=True)
     assert state["at"] == whole["at"]
     assert state["at"]["step"] > 1
+    assert min(state["at"]["taken"]) > 0
     for name, tensor in whole["model"].items():
         assert torch.equal(tensor, state["model"][name]), name
 

@@ -2,8 +2,8 @@
 
 It alone starts, stops and kills, keeps the time, counts what is used, and says how a turn ended. Its protocol with the
 product, on one socket: `execute` is answered by `output` frames and one `done` (or `gone`, where the parent's state is no
-longer there), `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn that they are
-meant for. When the socket closes, all ends.
+longer there), `read` by a `file`, `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn
+that they are meant for. When the socket closes, all ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -19,10 +18,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, NoReturn, cast
+from typing import NoReturn, cast
 
 from codegen_chat.sandbox import limits, walls, wire
+from codegen_chat.sandbox.scratch import Scratch, clear
 from codegen_chat.sandbox.worker import Walls, zygote
 from codegen_chat.turn import Limits
 
@@ -36,6 +37,9 @@ _STOP = 0.5
 _TRIES = 20
 _START = 60.0
 _STUCK = 60
+_NAMES = 1 << 15
+"""Characters of file names that are told of a turn."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -54,6 +58,8 @@ def main(control: int, alarm: int) -> NoReturn:
             head, body = wire.receive(product, reader)
             if head["do"] == "execute":
                 init.execute(head, body)
+            elif head["do"] == "read":
+                init.read(str(head["name"]))
             else:
                 init.forget(str(head["turn"]))
     except (wire.BrokenWireError, ConnectionError):
@@ -82,14 +88,6 @@ class _State:
         os.close(self.handle)
 
 
-class _Mark(NamedTuple):
-    """What shows that something in the scratch folder is not what it was. Of folders and links only that they are there."""
-
-    inode: int
-    time: int = 0
-    size: int = 0
-
-
 @dataclass(slots=True)
 class _Run:
     """A turn that is running: its ends of the channel and of the pipes, and what is known so far."""
@@ -99,17 +97,19 @@ class _Run:
     channel: socket.socket
     pipes: dict[int, str]
     started: float
+    sockets: int
+    free: int
     reader: wire.Reader = field(default_factory=lambda: wire.Reader(limits.REPORT_BYTES))
     pending: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
     state: _State | None = None
     report: bytes | None = None
     reason: str = ""
     note: str = ""
+    remarks: list[str] = field(default_factory=list)
     kill_at: float | None = None
     written: int = 0
     truncated: int = 0
     ended: bool = False
-    kept: bool = False
 
 
 class Init:
@@ -124,7 +124,6 @@ class Init:
         self._scratch = str(plan["scratch"])
         self._parked: OrderedDict[str, _State] = OrderedDict()
         self._exits: dict[int, int] = {}
-        self._files: dict[str, _Mark] = {}
         self._zygote: _State | None = None
         os.set_blocking(alarm, False)
 
@@ -140,14 +139,19 @@ class Init:
             walls.mount_tmpfs("/dev/shm", size=self._limits.disk // 4, files=256)  # noqa: S108  our namespace's own
         else:
             walls.adopt_orphans()
+            Path(str(plan["store"])).mkdir(mode=0o700)
         shared = ["/dev/shm"] if self._namespace else []  # noqa: S108
         # The folder itself last: once it is the turns', only they make anything in there.
         for folder in (os.environ["HOME"], os.environ["TMPDIR"], self._scratch, *shared):
             Path(folder).mkdir(mode=0o700, exist_ok=True)
             if uid is not None:
                 os.chown(folder, uid, uid)
+        self._share_tmp(cast("list[str]", plan["below_tmp"]))
         walls.not_dumpable()
         self._zygote = self._spawn_zygote(uid)
+        if self._namespace:
+            walls.own_mounts()  # the turns' have no copies to read or change
+            walls.mount_tmpfs(str(plan["store"]), size=4 * self._limits.disk, files=16 * self._limits.files)
         walls.keep_capabilities(*cast("list[int]", plan["keep"]))
         control = self._zygote.control
         control.settimeout(_START)
@@ -155,7 +159,20 @@ class Init:
         self._stop(self._zygote)
         found = [*cast("list[str]", answer["surprises"]), *walls.seen_from_outside(self._zygote.pid)]
         self._zygote.memory = self._memory(self._zygote.pid)
+        self._files = Scratch([self._scratch, *shared], str(plan["store"]), uid)
         self._product.sendall(wire.encode({"say": "ready", "surprises": found}))
+
+    def _share_tmp(self, needed: list[str]) -> None:
+        """Where the interpreter or the like lies below /tmp, make /tmp our folder for such files with that in it."""
+        for path in needed:
+            place = Path(os.environ["TMPDIR"]) / Path(path).relative_to("/tmp")  # noqa: S108
+            folder = Path(path).is_dir()
+            (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
+            if not folder:
+                place.touch()
+            walls.bind(path, str(place))
+        if needed:
+            walls.bind(os.environ["TMPDIR"], "/tmp")  # noqa: S108
 
     def _spawn_zygote(self, uid: int | None) -> _State:
         plan = self._plan
@@ -166,7 +183,9 @@ class Init:
             uid=uid,
             landlock=bool(plan["landlock"]),
             metadata=self._namespace or not shared,
-            signals=self._namespace or not shared or walls.landlock_version() >= 6,  # it scopes signals
+            signals=self._namespace
+            or not shared
+            or (bool(plan["landlock"]) and walls.landlock_version() >= 6),  # it scopes signals
             others=limits.tasks_of_user() if shared and not self._namespace else 0,
             readable=tuple(cast("list[str]", plan["readable"])),
             writable=tuple(cast("list[str]", plan["writable"])),
@@ -174,7 +193,8 @@ class Init:
             scratch=os.environ["HOME"],
             forbidden=tuple(cast("list[str]", plan["forbidden"])),
             outside=str(plan["outside"]),
-            header=str(plan["header"]),
+            imports=tuple(cast("list[str]", plan["imports"])),
+            filtered=bool(plan["filtered"]),
         )
         pid = os.fork()
         if pid == 0:
@@ -196,14 +216,22 @@ class Init:
         self._parked.clear()
         self._sweep(set())
         if self._plan["remove"]:
-            shutil.rmtree(str(self._plan["remove"]), ignore_errors=True)
+            with contextlib.suppress(OSError):  # the product tries again
+                clear(str(self._plan["remove"]))
+                Path(str(self._plan["remove"])).rmdir()
 
     def forget(self, turn: str) -> None:
         """Drop a state."""
         state = self._parked.pop(turn, None)
         if state is not None:
             state.close()
+            self._files.forget(turn)
             self._reap()
+
+    def read(self, name: str) -> None:
+        """Hand out a file of the working folder."""
+        data = self._files.read(os.environ["HOME"], name, self._limits.disk)
+        self._product.sendall(wire.encode({"say": "file", "there": data is not None}, data or b""))
 
     # -- one turn
 
@@ -214,6 +242,7 @@ class Init:
         signal.alarm(int(cast("float", head["timeout"])) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
         source = self._zygote if parent is None else self._parked.get(parent)
         started = time.monotonic()
+        whole = self._files.return_to(parent) if source is not None else True
         run = self._fork(source, code, head, started) if source is not None else None
         if run is None:
             self._settle_states()  # there may be a child all the same
@@ -223,13 +252,16 @@ class Init:
             return
         if parent is not None:
             self._parked.move_to_end(parent)
+        if not whole:
+            run.remarks.append("files are not what they were in the state before: it had more than is kept")
         self._watch(run)
         self._settle(run, turn)
         old = self._oldest()
         self._flush(run)
-        self._product.sendall(wire.encode(self._verdict(run), run.report or b""))
-        for state in old:  # the product need not wait for this
+        self._product.sendall(wire.encode(self._verdict(run, turn), run.report or b""))
+        for name, state in old:  # the product need not wait for this
             state.close()
+            self._files.forget(name)
         self._reap()
         signal.alarm(0)
 
@@ -243,7 +275,7 @@ class Init:
             os.set_blocking(descriptor, False)
         file = os.memfd_create("code")
         with open(file, "wb", closefd=False) as stream:
-            stream.write(wire.encode({"label": head["label"]}, code))
+            stream.write(wire.encode({"label": head["label"], "last": head["turn"] is None}, code))
         os.lseek(file, 0, os.SEEK_SET)
         if self._plan["shared_uid"] and not self._namespace:
             limits.follow_user(source.pid, self._limits)
@@ -265,7 +297,15 @@ class Init:
             os.close(err)
             return None
         deadline = started + float(cast("float", head["timeout"]))
-        return _Run(int(cast("int", head["serial"])), deadline, ours, {out: "stdout", err: "stderr"}, started)
+        return _Run(
+            int(cast("int", head["serial"])),
+            deadline,
+            ours,
+            {out: "stdout", err: "stderr"},
+            started,
+            _sockets(),
+            _free(self._scratch),
+        )
 
     def _watch(self, run: _Run) -> None:
         """Serve a running turn until it has reported, ended, or been ended."""
@@ -373,16 +413,20 @@ class Init:
         """End a turn whose processes hold too much memory together, or that has filled the disk where no tmpfs stops it."""
         base = self._zygote.memory if self._zygote else 0
         turns = self._strays({state.pid for state in self._registered()})
-        if sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
+        held = max(0, _sockets() - run.sockets) * limits.SOCKET_BYTES
+        if held + sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
             # That counted pages shared between forks for each of them. Exactly is slower, and only asked now.
-            if sum(self._memory_exactly(pid) for pid in turns) > self._limits.memory:
+            if held + sum(self._memory_exactly(pid) for pid in turns) > self._limits.memory:
                 run.reason = run.reason or "memory"
                 self._kill(run)
         elif not self._namespace:
-            used = self._scan()
-            if len(used) > self._limits.files or sum(mark.size for mark in used.values()) > self._limits.disk:
-                run.reason = run.reason or "killed"
+            used = self._files.used()
+            if used.hidden or used.files > self._limits.files or used.bytes > self._limits.disk:
                 run.note = "it filled its scratch folder"
+            elif run.free - _free(self._scratch) > limits.HIDDEN_DISK:
+                run.note = "the disk got fuller by more than 1 GiB while it ran"
+            if run.note:
+                run.reason = run.reason or "killed"
                 self._kill(run)
 
     def _settle(self, run: _Run, turn: str | None) -> None:
@@ -400,7 +444,6 @@ class Init:
             state.memory = self._memory(state.pid)
             self.forget(turn)
             self._parked[turn] = state
-            run.kept = True
         else:
             run.note = run.note or self._ending(state.pid, run)
             state.close()
@@ -431,26 +474,18 @@ class Init:
             return f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
         return f"left by itself with exit code {os.WEXITSTATUS(status)}"
 
-    def _verdict(self, run: _Run) -> wire.Head:
-        """What is said of a turn, none of it in the turn's own words. What a turn made whose state is not kept is removed."""
-        before, now = self._files, self._scan()
-        home = os.environ["HOME"] + "/"
-        written = [
-            name.removeprefix(home) for name, mark in now.items() if mark.time and before.get(name) != mark and home in name
-        ]
-        if not run.kept:
-            for name in sorted(now.keys() - before.keys(), reverse=True):  # what lies in a folder before the folder
-                with contextlib.suppress(OSError):
-                    Path(name).unlink() if Path(name).is_symlink() or not Path(name).is_dir() else Path(name).rmdir()
-            now = self._scan()
-        self._files = now
+    def _verdict(self, run: _Run, turn: str | None) -> wire.Head:
+        """What is said of a turn, none of it in the turn's own words."""
+        written = self._files.written(os.environ["HOME"])
+        if turn in self._parked and not self._files.keep(turn):
+            run.remarks.append("it has more files than are kept: undo will not take them back")
         return {
             "say": "done",
             "status": run.reason or ("ok" if run.report is not None and not run.note else "killed"),
-            "note": run.note,
+            "note": "; ".join(filter(None, (run.note, *run.remarks))),
             "duration": time.monotonic() - run.started,
             "truncated": run.truncated,
-            "files": sorted(written),
+            "files": [name for name, size in zip(written, accumulate(map(len, written)), strict=True) if size <= _NAMES],
             "parked": list(self._parked),
         }
 
@@ -500,11 +535,11 @@ class Init:
                 return True
         return False
 
-    def _oldest(self) -> list[_State]:
+    def _oldest(self) -> list[tuple[str, _State]]:
         """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""
         old = []
         while len(self._parked) > limits.PARKED or (len(self._parked) > 1 and self._too_heavy()):
-            old.append(self._parked.popitem(last=False)[1])
+            old.append(self._parked.popitem(last=False))
         return old
 
     def _too_heavy(self) -> bool:
@@ -565,28 +600,23 @@ class Init:
             return self._memory(pid)
         return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
 
-    def _scan(self) -> dict[str, _Mark]:
-        """Return all that there is where a turn may write, by its path. Follows no link, and stops beyond the number allowed."""
-        found: dict[str, _Mark] = {}
-        folders = [self._scratch, *(["/dev/shm"] if self._namespace else [])]  # noqa: S108
-        while folders and len(found) <= 2 * self._limits.files:
-            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    with contextlib.suppress(OSError):
-                        facts = entry.stat(follow_symlinks=False)
-                        ordinary = entry.is_file(follow_symlinks=False)
-                        found[entry.path] = _Mark(
-                            facts.st_ino, *((facts.st_mtime_ns, facts.st_blocks * 512) if ordinary else (0, 0))
-                        )
-        return found
-
 
 def _writable(product: socket.socket) -> bool:
     selector = selectors.PollSelector()
     selector.register(product, selectors.EVENT_WRITE)
     return bool(selector.select(0))
+
+
+def _sockets() -> int:
+    """How many sockets there are: in our network namespace, or where we have none on the whole machine."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/self/net/sockstat").read_text().split()[2])
+    return 0
+
+
+def _free(folder: str) -> int:
+    facts = os.statvfs(folder)
+    return facts.f_bfree * facts.f_frsize
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -17,14 +17,14 @@ import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
 from typing import IO, Literal, Self, cast
 
-from codegen_chat.errors import SandboxUnavailable
+from codegen_chat.errors import SandboxUnavailable, UsageError
 from codegen_chat.sandbox import limits as budget
 from codegen_chat.sandbox import outer, report, walls, wire
 from codegen_chat.sandbox.clean import Cleaner, clean
+from codegen_chat.sandbox.scratch import clear
 from codegen_chat.turn import Execution, Failure, Limits, Output, Status, last_execution
 
 _START = 60.0
@@ -45,6 +45,17 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a sandbox is started with, and started again. As in `Kernel.start`."""
+
+    limits: Limits
+    imports: tuple[str, ...]
+    grants: outer.Grants
+    without: tuple[str, ...]
+    unsafe: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of the wall on this machine: whether it holds, what it gives, and where it does not how to get it."""
 
@@ -53,28 +64,49 @@ class Layer:
     detail: str
 
 
+_LACKS = {
+    "A": "",
+    "A-": "; without Landlock a turn sees the names of the sandbox's own processes",
+    "B": "; without namespaces a turn can tell which files exist (stat), and multiprocessing pools and /tmp are out of its reach",
+}
+
+
 def probe() -> list[Layer]:
     """Try each layer here, then all of them together. For `doctor`."""
-    lacks = outer.bwrap_lacks()
-    version = walls.landlock_version()
-    filters = walls.seccomp_known()
+    bwrap, version, filters = outer.bwrap_lacks(), walls.landlock_version(), walls.seccomp_known()
+    landlock = version >= walls.LANDLOCK_NEEDED
     layers = [
         Layer(
             "namespaces",
-            not lacks,
-            f"bubblewrap: {lacks}; {outer.INSTALL_BWRAP}" if lacks else "bubblewrap: own files, network, processes",
+            not bwrap,
+            f"bubblewrap: {bwrap}; {outer.INSTALL_BWRAP}"
+            if bwrap == outer.NOT_INSTALLED
+            else f"bubblewrap: {bwrap}; allow it user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0, or in "
+            "a container --security-opt seccomp=unconfined)"
+            if bwrap
+            else "bubblewrap: own files, network, processes",
         ),
         Layer(
             "landlock",
-            version >= walls.LANDLOCK_NEEDED,
-            f"ABI {version}"
-            + ("" if version >= walls.LANDLOCK_NEEDED else ": Linux 6.2 or later, with landlock among its security modules"),
+            landlock,
+            f"ABI {version}: only what was granted can be read or written"
+            if landlock
+            else f"ABI {version}: Linux 6.2 or later, with landlock among its security modules (lsm= at boot)",
         ),
         Layer("seccomp", filters, "allow-list of system calls" if filters else "Linux 4.14 or later on x86_64 or aarch64"),
     ]
+    if os.getuid() == 0:
+        hidden = outer.hidden_from_others() if bwrap else ""
+        what = (
+            f"only root can read {hidden}: use a Python that everybody can read" if hidden else "code runs under one of its own"
+        )
+        layers.append(Layer("another uid", not hidden, what))
+    disk = "watched" if bwrap else "capped"
+    layers.append(Layer("limits", True, f"memory, processes, open files and output capped, disk {disk}, time kept from outside"))
     try:
         with Kernel.start() as kernel:
-            layers.append(Layer("self-test", True, f"tier {kernel.tier}: what must fail failed, what must work worked"))
+            what = f"tier {kernel.tier}: what must fail failed, what must work worked{_LACKS[kernel.tier]}"
+            layers.append(Layer("self-test", True, what))
     except SandboxUnavailable as error:
         layers.append(Layer("self-test", False, str(error)))
     return layers
@@ -86,34 +118,49 @@ class Kernel:
     It is a context manager; `close` ends every process of it. Also the end of the product's process does.
     """
 
-    def __init__(self, limits: Limits, header: str, without: Collection[str]) -> None:
-        self._limits = limits
-        self._header = header
-        self._without = without
+    def __init__(self, wanted: _Wanted) -> None:
+        self._wanted = wanted
+        self._limits = wanted.limits
         self._steps: dict[str, _Step] = {}
         self._parked: set[str] = set()
         self._serial = 0
         self._running = False
-        self._sandbox = _Sandbox(limits, header, without)
+        self._sandbox = _Sandbox(wanted)
 
     @classmethod
-    def start(cls, limits: Limits | None = None, *, header: str = "", without: Collection[str] = ()) -> Self:
+    def start(
+        cls,
+        limits: Limits | None = None,
+        *,
+        imports: Sequence[str] = (),
+        grants: outer.Grants | None = None,
+        without: Collection[str] = (),
+        unsafe: bool = False,
+    ) -> Self:
         """Start a sandbox and let it test its walls.
 
         Args:
             limits: What a turn may use; `Limits()` unless given.
-            header: Our own code that the empty state has run. What it binds is no name of the person's.
+            imports: Modules that the empty state has imported already (not bound), so that no turn waits for them.
+            grants: Folders of the host that turns may use.
             without: Layers to leave away, "bwrap" or "landlock". Less than enough is refused as it is on a machine without them.
+            unsafe: Where the walls cannot be raised, run code behind what there is. For who has typed so, never a default.
 
         Raises:
             SandboxUnavailable: The walls cannot be raised here, or did not hold in their own test.
+            UsageError: A folder that cannot be granted.
         """
-        return cls(limits or Limits(), header, tuple(without))
+        return cls(_Wanted(limits or Limits(), tuple(imports), grants or outer.Grants(), tuple(without), unsafe))
 
     @property
     def tier(self) -> str:
-        """Which walls hold: "A" all, "A-" without Landlock, "B" without namespaces."""
+        """Which walls hold: "A" all, "A-" without Landlock, "B" without namespaces, "unsafe" too few."""
         return self._sandbox.tier
+
+    @property
+    def grants(self) -> outer.Grants:
+        """The folders of the host that turns may use, by their real paths."""
+        return self._sandbox.grants
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +213,33 @@ class Kernel:
             self._parked.discard(turn)
             self._sandbox.send({"do": "forget", "turn": turn})
 
+    def save_files(self, names: Sequence[str], folder: Path) -> list[str]:
+        """Copy files that the last turn wrote, named as in its Execution, into a folder that is new or empty.
+
+        Returns those that could not be: links and whatever else is no ordinary file, names that were cleaned.
+
+        Raises:
+            UsageError: The folder has something in it, or cannot be written to.
+        """
+        left = []
+        try:
+            folder.mkdir(exist_ok=True)
+            if any(folder.iterdir()):
+                raise UsageError(
+                    f"{folder} is not empty: code chooses the names of its files, and would choose what to overwrite"
+                )
+            for name in names:
+                self._sandbox.send({"do": "read", "name": name})
+                answer, data = self._sandbox.receive()
+                if answer["there"]:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(data)
+                else:
+                    left.append(name)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be written: {error.strerror}") from None
+        return left
+
     def restore(self, turns: Sequence[tuple[str, str]]) -> list[Execution]:
         """Rebuild the states of a branch, (id, code) from the oldest on, by running the code again."""
         executions = []
@@ -217,6 +291,7 @@ class Kernel:
         self._running = True
         streams = {"stdout": Cleaner(), "stderr": Cleaner()}
         kept = {"stdout": "", "stderr": ""}
+        room, cut = self._limits.output, 0
         answer: wire.Head = {"say": ""}
         payload = b""
         try:
@@ -226,8 +301,13 @@ class Kernel:
                 try:
                     answer, payload = self._sandbox.receive()
                     for piece in _pieces(answer, payload, streams):
-                        kept[piece.stream] += piece.text
-                        yield piece
+                        # A byte that is shown as a symbol is three bytes then, so that what is clean is counted anew.
+                        text = piece.text.encode()[:room].decode(errors="ignore")
+                        room -= len(text.encode())
+                        cut += len(piece.text) - len(text)
+                        kept[piece.stream] += text
+                        if text:
+                            yield replace(piece, text=text)
                 except KeyboardInterrupt:
                     self.interrupt()
         except wire.BrokenWireError:
@@ -238,6 +318,7 @@ class Kernel:
                 self._sandbox.alarm(self._serial)
                 self._drain()
         if answer["say"] == "done":
+            answer["truncated"] = cut + int(cast("int", answer["truncated"]))
             yield self._conclude(answer, payload, kept, turn, note)
             return
         if answer["say"] == "lost" or parent is None:
@@ -313,7 +394,7 @@ class Kernel:
     def _start_again(self) -> None:
         self._sandbox.close()
         self._parked = set()
-        self._sandbox = _Sandbox(self._limits, self._header, self._without)
+        self._sandbox = _Sandbox(self._wanted)
 
     @contextlib.contextmanager
     def _ctrl_c(self) -> Iterator[None]:
@@ -337,22 +418,25 @@ class Kernel:
 class _Sandbox:
     """One init and the way to it."""
 
-    def __init__(self, limits: Limits, header: str, without: Collection[str]) -> None:
+    def __init__(self, wanted: _Wanted) -> None:
         self._outside = tempfile.mkdtemp(prefix="codegen-chat-")
         try:
-            self._start(limits, header, without)
+            self._start(wanted)
         except BaseException:
-            rmtree(self._outside, ignore_errors=True)
+            _remove(self._outside)
             raise
 
-    def _start(self, limits: Limits, header: str, without: Collection[str]) -> None:
+    def _start(self, wanted: _Wanted) -> None:
         outside = Path(self._outside)
         (outside / "canary").write_text("nobody inside may read this")
-        start = outer.plan(limits, outside=self._outside, without=without)
+        start = outer.plan(
+            wanted.limits, outside=self._outside, grants=wanted.grants, without=wanted.without, unsafe=wanted.unsafe
+        )
         if start.root:
             Path(start.root).mkdir()
         outside.chmod(0o755)  # another uid must come through to its own folder below
         self.tier = start.tier
+        self.grants = start.grants
         self._namespace = not start.root
         self._socket, theirs = socket.socketpair()
         alarm, self._alarm = os.pipe()
@@ -374,17 +458,17 @@ class _Sandbox:
                 os.close(alarm)
             try:
                 self._socket.settimeout(_START)
-                self.send({**start.plan, "header": header})
+                self.send({**start.plan, "imports": wanted.imports})
                 answer, _ = self.receive()
                 self._socket.settimeout(None)
             except (wire.BrokenWireError, TimeoutError) as error:
                 self.close()
                 raise SandboxUnavailable(f"the sandbox did not start ({_last_line(errors) or error})") from error
-        if answer["surprises"]:
+        if answer["surprises"] and start.tier != outer.UNSAFE:
             self.close()
             raise SandboxUnavailable("the walls do not hold here: " + ", ".join(map(str, cast("list[str]", answer["surprises"]))))
         if self._namespace:
-            rmtree(self._outside)
+            _remove(self._outside)
 
     def send(self, head: wire.Head, body: bytes = b"") -> None:
         """Send a frame to init.
@@ -436,7 +520,7 @@ class _Sandbox:
             self._process.wait()
         if not self._namespace:
             _kill_session(self._process.pid)
-        rmtree(self._outside, ignore_errors=True)
+        _remove(self._outside)
 
 
 def _pieces(answer: wire.Head, payload: bytes, streams: Mapping[str, Cleaner]) -> Iterator[Output]:
@@ -461,6 +545,13 @@ def _kill_session(session: int) -> None:
                 if int((entry / "stat").read_bytes().rpartition(b") ")[2].split()[3]) == session:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                 os.close(handle)
+
+
+def _remove(folder: str) -> None:
+    """Remove the sandbox's folder of the host, if it is still there. Nobody who could write there is."""
+    with contextlib.suppress(FileNotFoundError):
+        clear(folder)
+        Path(folder).rmdir()
 
 
 def _last_line(errors: IO[bytes]) -> str:

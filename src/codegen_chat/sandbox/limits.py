@@ -25,6 +25,16 @@ SLACK = 8
 """Processes beyond the turn's own and the parked ones: the zygote, a turn's two short-lived forks, a zombie or two."""
 
 
+HIDDEN_DISK = 1 << 30
+"""Bytes that the file system of a real scratch folder may lose while a turn runs: to deleted files, say, or to other programs."""
+
+SOCKET_BYTES = 208 << 10
+"""What one end of a socket pair may hold in the kernel, where no process is charged for it (net.core.wmem_default)."""
+
+_ADDRESSES = 4 << 30
+"""Address space beyond what memory is used for: reserved, mapped from files, or read only. It bounds page tables."""
+
+
 def apply(limits: Limits, *, others: int) -> None:
     """Set this process's limits for good.
 
@@ -34,6 +44,7 @@ def apply(limits: Limits, *, others: int) -> None:
     """
     exact = {
         resource.RLIMIT_DATA: baseline("VmData") + limits.memory,
+        resource.RLIMIT_AS: baseline("VmSize") + limits.memory + _ADDRESSES,
         resource.RLIMIT_FSIZE: limits.disk,
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CPU: 60 + 4 * int(limits.timeout),

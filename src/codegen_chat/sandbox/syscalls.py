@@ -105,6 +105,8 @@ _TESTS: dict[str, tuple[_Test, ...]] = {
     "kill": (_Test(0, (0,), 0x80000000),),
 }
 _NOT_ZERO = {"kill": 0}
+# Landlock does not hold reading them. Programs that copy files take this for a file system that has none.
+_NO_ATTRIBUTES = ("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr")
 _ABSENT = ("clone3",)  # glibc falls back to clone, whose flags a filter can read
 _CHANGES_OWNER_OR_MODE = ("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat")
 _CHANGES_TIMES = {"utime": 1, "utimes": 1, "futimesat": 2, "utimensat": 2}
@@ -146,6 +148,8 @@ def _body(name: str, *, metadata: bool, signals: bool) -> list[bytes]:
     """The instructions for one call. They end in a verdict on every way, so the number in the accumulator is never missed."""
     if name in _ABSENT:
         return [_fail(errno.ENOSYS)]
+    if name in _NO_ATTRIBUTES:
+        return [_fail(errno.ENOTSUP)]
     if name in _SIGNALS and not signals:
         return [_fail(errno.EPERM)]
     if name in _CHANGES_OWNER_OR_MODE and not metadata:

@@ -7,15 +7,19 @@ child's parent is init; the child runs one turn, reports, and is parked in its t
 from __future__ import annotations
 
 import ast
+import atexit
 import builtins
 import contextlib
+import errno
 import gc
+import importlib
 import io
 import json
 import linecache
 import os
 import random
 import signal
+import site
 import socket
 import sys
 import threading
@@ -25,6 +29,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from codegen_chat.sandbox import limits, syscalls, values, walls, wire
 from codegen_chat.turn import Limits
@@ -32,8 +37,10 @@ from codegen_chat.turn import Limits
 _PRINTS = 200
 _PRINTS_SIZE = 512 << 10
 _NAMES = 500
+_NAME = 1000  # characters: what is longer is no name for people
 _TEXT = 16 << 10
 _FILE = "<turn"
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,8 @@ class Walls:
     scratch: str
     forbidden: tuple[str, ...]
     outside: str
-    header: str
+    imports: tuple[str, ...]
+    filtered: bool
 
 
 def zygote(control: socket.socket, plan: Walls) -> None:
@@ -65,9 +73,11 @@ def zygote(control: socket.socket, plan: Walls) -> None:
     sys.path += [*plan.search, plan.scratch]  # the scratch folder last: a file made there cannot shadow a library
     main = _Main()
     sys.modules["__main__"] = main.module
-    with contextlib.suppress(ImportError):
-        import numpy as np  # noqa: F401, PLC0415  imported once here instead of in every conversation's first turn
-    main.begin(plan.header)
+    for name in plan.imports:  # once here, instead of in every conversation's first turn
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    sys.modules["multiprocessing.resource_tracker"] = _no_tracker()
+    sys.addaudithook(_say_why)
     gc.collect()
     gc.freeze()  # a collection in a fork then leaves the pages that it shares alone
     _raise(plan)
@@ -102,7 +112,7 @@ def serve(control: socket.socket, main: _Main) -> None:
         os.close(stdout)
         os.close(stderr)
         try:
-            report = main.run(body.decode(), str(head["label"]))
+            report = main.run(body.decode(), str(head["label"]), last=bool(head["last"]))
             control.sendall(wire.encode({"report": True}, report))
         except BaseException:  # noqa: BLE001  interrupted while it reported, or its own code has broken ours: init sees the end
             os._exit(1)
@@ -137,7 +147,35 @@ def _raise(plan: Walls) -> None:
     limits.apply(plan.limits, others=plan.others)
     if plan.landlock:
         walls.landlock(plan.readable, plan.writable)
-    walls.seccomp(syscalls.program(metadata=plan.metadata, signals=plan.signals))
+    if plan.filtered:
+        walls.seccomp(syscalls.program(metadata=plan.metadata, signals=plan.signals))
+
+
+_NO_PROGRAM = "no other program can be run in the sandbox"
+_PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"}
+_NAMES_OF_HOSTS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+
+
+def _no_tracker() -> types.ModuleType:
+    """Stand in for what cleans up behind multiprocessing: it is another program, and here nothing is left anyway."""
+    module = types.ModuleType("multiprocessing.resource_tracker")
+
+    def nothing(*_: object) -> None:
+        """Nobody keeps account."""
+
+    def getfd() -> int:  # asked for by the ways to start a process that begin with a fresh interpreter
+        raise PermissionError(errno.EPERM, f"{_NO_PROGRAM}: multiprocessing can only fork here")
+
+    vars(module).update(register=nothing, unregister=nothing, ensure_running=nothing, getfd=getfd)
+    return module
+
+
+def _say_why(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse by a clear word what the filter would refuse by a number. No wall: native code comes past this."""
+    if event in _PROGRAMS:
+        raise PermissionError(errno.EPERM, _NO_PROGRAM)
+    if event in _NAMES_OF_HOSTS or (event == "socket.__new__" and arguments[1] in _INTERNET):
+        raise PermissionError(errno.EPERM, "there is no network in the sandbox")
 
 
 class _Main:
@@ -145,34 +183,43 @@ class _Main:
 
     def __init__(self) -> None:
         self.module = types.ModuleType("__main__")
-        self.module.__dict__["__builtins__"] = builtins
+        # No such file is there, but programs ask for its folder.
+        self.module.__dict__.update(__builtins__=builtins, __file__=str(Path("main.py").absolute()))
         self.prints: deque[str] = deque(maxlen=_PRINTS)
         self.seen: dict[str, object] = {}
-        self.header: dict[str, object] = {}
-        self._print = builtins.print
-        builtins.print = self.print
-        builtins.input = _no_input
+        self.stdin: object = None
+        self._replace_builtins()
 
-    def begin(self, header: str) -> None:
-        """Run our own code before any of the person's."""
-        exec(header, self.module.__dict__)  # noqa: S102  it is the product's
-        self.header = dict(self.module.__dict__)
+    def _replace_builtins(self) -> None:
+        """Put in our `print` and `input`, and what the `site` module, which is left out, would: exit, quit, help."""
+        site.setquit()
+        site.sethelper()
+        ordinary_print, ordinary_input = builtins.print, builtins.input
 
-    def print(
-        self, *args: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False
-    ) -> None:
-        """Print, and keep the first argument as data."""
-        if args and (file is None or file is sys.stdout):
-            with contextlib.suppress(Exception):
-                self.prints.append(json.dumps(values.typed(args[0])))
-        self._print(*args, sep=sep, end=end, file=file, flush=flush)  # type: ignore[call-overload]
+        def print(  # noqa: A001  it is to be the person's `print`, in a traceback too
+            *args: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False
+        ) -> None:
+            if args and (file is None or file is sys.stdout):
+                with contextlib.suppress(Exception):
+                    self.prints.append(json.dumps(values.typed(args[0])))
+            ordinary_print(*args, sep=sep, end=end, file=file, flush=flush)  # type: ignore[call-overload]
 
-    def run(self, code: str, label: str) -> bytes:
-        """Run one turn's code and return its report as JSON."""
+        def input(prompt: object = "", /) -> str:  # noqa: A001  the same
+            if sys.stdin is self.stdin:
+                ordinary_print(prompt, end="", flush=True)
+                raise EOFError("input() has nobody to ask here: put the value into the code")
+            return ordinary_input(prompt)  # from a text that the code has put there
+
+        for ours, theirs in ((print, ordinary_print), (input, ordinary_input)):
+            ours.__module__, ours.__qualname__, ours.__doc__ = "builtins", theirs.__name__, theirs.__doc__  # as a pickle finds it
+            setattr(builtins, theirs.__name__, ours)
+
+    def run(self, code: str, label: str, *, last: bool) -> bytes:
+        """Run one turn's code and return its report as JSON. After the last one nothing comes: the program ends with it."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  the turn's own stdin
-        sys.stdout = _stream(1)
-        sys.stderr = _stream(2)
+        sys.stdin = self.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  the turn's own stdin
+        sys.stdout, sys.stderr = _stream(1), _stream(2)
+        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
         self.prints.clear()
         process = os.getpid()
         failure: Mapping[str, object] | None = None
@@ -184,12 +231,14 @@ class _Main:
                 failure = _failure(exit_, label)
         except BaseException as error:  # noqa: BLE001  whatever it was, it is what came of the turn
             failure = _failure(error, label)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
         if os.getpid() != process:
+            _flush()
             os._exit(0 if failure is None else 1)  # a fork of the person's own has come to the end of their code
-        return self._report(value, failure)
+        report = self._report(value, failure)
+        if last:
+            self._end()
+        _flush()
+        return report
 
     def _execute(self, code: str, label: str) -> object:
         """Run the code as the module's. Return the value of a last expression."""
@@ -202,11 +251,17 @@ class _Main:
         value = None
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), label, "eval", dont_inherit=True), namespace)  # noqa: S307
-        for thread in threading.enumerate():
-            # As at the end of a script: nothing that the turn started goes on behind the next one.
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        _join()
         return value
+
+    def _end(self) -> None:
+        """End the program as the interpreter would: first what is registered with atexit, then the names, for their __del__."""
+        atexit._run_exitfuncs()  # noqa: SLF001  there is no other way to have it run here
+        namespace = self.module.__dict__
+        for name in namespace:
+            if name != "__builtins__":
+                namespace[name] = None
+        gc.collect()
 
     def _report(self, value: object, failure: Mapping[str, object] | None) -> bytes:
         before, self.seen = self.seen, {}
@@ -238,11 +293,11 @@ class _Main:
         return f'{{"prints": [{", ".join(prints)}], {json.dumps(report)[1:]}'.encode()
 
     def _people(self) -> dict[str, object]:
-        """What the person's code has bound: neither the module's own names, nor those that are still the header's."""
+        """What the person's code has bound: not the module's own names."""
         return {
             name: item
             for name, item in self.module.__dict__.items()
-            if not (name.startswith("__") and name.endswith("__")) and not (name in self.header and self.header[name] is item)
+            if not (name.startswith("__") and name.endswith("__")) and len(name) <= _NAME
         }
 
 
@@ -250,8 +305,25 @@ def _stream(descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False)), "utf-8", line_buffering=True)
 
 
-def _no_input(_prompt: object = "") -> str:
-    raise EOFError("input() has nobody to ask here: put the value into the code")
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _join() -> None:
+    """Wait for threads and processes, as at the end of a script: nothing that the turn started goes on behind the next one."""
+    for name, mark in (("concurrent.futures.thread", "_shutdown"), ("concurrent.futures.process", "_global_shutdown")):
+        if pools := sys.modules.get(name):
+            pools._python_exit()  # noqa: SLF001  a pool that nobody has shut down would be waited for without end
+            setattr(pools, mark, False)  # the next turn may make others
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    if "multiprocessing.process" in sys.modules:
+        for child in sys.modules["multiprocessing.process"].active_children():
+            if not child.daemon:
+                child.join()
 
 
 def _failure(error: BaseException, label: str) -> dict[str, object]:

@@ -26,7 +26,7 @@ from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 
-from codegen_chat.conversation import Chosen, Committed, Event, Evicted, Executed, Notice
+from codegen_chat.conversation import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice
 from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Output, Turn
 
 HEAD_LINES, TAIL_LINES = 40, 10
@@ -67,6 +67,8 @@ class Screen:
         self._output = _Output(self.console)
         self._candidates = 1
         self._executions: dict[int, Execution] = {}
+        self._completions: dict[int, Completion] = {}
+        self._quiet = False
 
     # ------------------------------------------------------------ lines
 
@@ -114,32 +116,37 @@ class Screen:
     def start(self) -> None:
         """Get ready for the events of one turn."""
         self._candidates = 1
+        self._quiet = False
         self._executions.clear()
+        self._completions.clear()
 
     def draw(self, event: Event) -> None:
         """Draw one event of a turn."""
         match event:
+            case Delta() if self._quiet:
+                """Of what is drawn after a failure only the chosen one is shown."""
             case Delta(text, candidate):
                 if candidate >= self._candidates:
                     self._candidates = candidate + 1
                     self.note(f"candidate {candidate + 1}")
                 self._code.feed(text)
-            case Completed(completion):
+            case Completed(completion, candidate):
+                self._completions[candidate] = completion
                 self._code.end()
-                self.note(_stopped(completion))
+                if not self._quiet:
+                    self.note(_stopped(completion))
             case Output(stream, text) if self._candidates == 1:
                 self._output.feed(text, "yellow" if stream == "stderr" else "")
             case Executed(execution, candidate):
                 self._output.end()
                 self._executions[candidate] = execution
-                if self._candidates > 1:
+                if self._candidates > 1 and not self._quiet:
                     self.note(f"candidate {candidate + 1}: {_brief(execution)}")
+            case Fallback(samples):
+                self._quiet, self._candidates = True, samples + 1
+                self.note(f"{_brief(self._executions[0])}: {samples} more answers are drawn and run", "yellow")
             case Chosen(candidate, of):
-                self.note(f"kept candidate {candidate + 1} of {of}: what most of them gave", "")
-                execution = self._executions[candidate]
-                for stream, text in (("stdout", execution.stdout), ("stderr", execution.stderr)):
-                    self._output.feed(text, "yellow" if stream == "stderr" else "")
-                self._output.end()
+                self._chosen(candidate, of)
             case Evicted(turns, tokens):
                 self.note(
                     f"the window is full: the model no longer sees the {len(turns)} oldest turns ({tokens} tokens are left);"
@@ -156,6 +163,20 @@ class Screen:
     def abandon(self) -> None:
         """Finish the line that a broken-off turn left."""
         self._code.end()
+        self._output.end()
+
+    def _chosen(self, candidate: int, of: int) -> None:
+        """Say which candidate is kept, with its code where that was not shown, and what it wrote."""
+        if self._quiet and candidate == 0:
+            self.note("none of them did better", "yellow")
+            return
+        ran = sum(execution.status == "ok" for execution in self._executions.values())
+        self.note(f"kept candidate {candidate + 1} of {of}, {ran} of which ran: what most of them gave", "")
+        if self._quiet:
+            self.code(self._completions[candidate].text)
+        execution = self._executions[candidate]
+        for stream, text in (("stdout", execution.stdout), ("stderr", execution.stderr)):
+            self._output.feed(text, "yellow" if stream == "stderr" else "")
         self._output.end()
 
     def _committed(self, turn: Turn) -> None:

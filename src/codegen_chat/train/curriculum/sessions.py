@@ -11,10 +11,13 @@ import contextlib
 import datetime as dt
 import io
 import keyword
+import random
 import re
+import signal
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -42,10 +45,12 @@ from codegen_chat.train.curriculum.sources import (
     thing,
     type_words,
 )
-from codegen_chat.train.curriculum.words import FORMS, WORDS
+from codegen_chat.train.curriculum.words import FORMS, SYNONYMS, WORDS
 
 LONGEST_VALUE = 400
 """Characters of repr; a longer value ends its turn, so that nothing explodes."""
+LONGEST_RUN = 5.0
+"""Seconds; importing pandas is a part of them."""
 LARGEST_COUNT = 1000
 """The largest number that may be counted to, or be an exponent."""
 
@@ -123,12 +128,16 @@ class Curriculum:
     def session(self, seed: int) -> list[Step]:
         """Make one conversation of 1 to 9 turns."""
         r = Random(seed)
+        random.seed(seed)  # for programs that draw numbers themselves
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - the same
         state = State(r, style=r.random())
-        turns = r.choice((2, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8))
-        if r.random() < 0.42 and self.stories:
-            if r.random() < 0.3:
+        turns = r.choice((2, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8, 9))
+        if r.random() < 0.55 and self.stories:
+            if r.random() < 0.25:
                 self.opening(state)
             self.story(state, r.choice(self.stories))
+            if r.random() < 0.2:  # another matter, with what the first left behind still there
+                self.story(state, r.choice(self.stories))
             turns = min(turns, len(state.steps) + r.choice((0, 0, 0, 1, 2)))
         else:
             self.opening(state)
@@ -204,16 +213,18 @@ class Curriculum:
                 operate(state, operation, variable)
 
     def story(self, state: State, story: tuple[StoryTurn, ...]) -> None:
-        """Play a fixed sequence, its choices drawn once."""
+        """Play a fixed sequence, its choices drawn once; its names are written as this person writes names."""
         chosen: dict[str, Any] = {}
+        taken = {name for turn in story for name in re.findall(r"[A-Za-z_]\w*", turn.code)}
         for turn in story:
             for text in (*turn.words, turn.code):
-                fill_story(text, chosen, state.r, spoken=True)
+                fill_story(text, chosen, state, taken=taken)
+        bound = {match[1] for turn in story for match in BOUND.finditer(turn.code)}
         for turn in story:
             if turn.optional and state.r.random() < 0.4:
                 continue
-            words = fill_story(expand(state.r.choice(turn.words), state.r), chosen, state.r, spoken=True)
-            code = fill_story(turn.code, chosen, state.r, spoken=False)
+            words = fill_story(expand(state.r.choice(turn.words), state.r), chosen, state, names=bound)
+            code = fill_story(turn.code, chosen, state, spoken=False)
             if not commit(state, words, code, turn.imports):
                 return
         for name, value in chosen.items():
@@ -230,25 +241,63 @@ def together(one: Step, two: Step, r: Random) -> Step:
     return Step(f"{one.words.rstrip('.?')}{joint}{rest}", f"{one.code}\n{two.code}")
 
 
-CHOICE = re.compile(r"\{(\w+)(?::(@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
-"""`{v}`, `{v:one two}` or `{v:@source}`; a format spec such as `{v:.2f}` is none of them."""
+CHOICE = re.compile(r"\{(\w+)(?::(\*|@\w+|[^{}\s]+(?: [^{}\s]+)+))?\}")
+"""`{v}`, `{v:one two}`, `{v:@source}`, `{v:*}`; a format spec such as `{v:.2f}` is none of them."""
+
+NUMBER = re.compile(r"0|[1-9]\d*")
+"""A number that others of its size can stand for."""
+
+BOUND = re.compile(r"\{(\w+)(?::[^{}]*)?\} =(?!=)")
+"""A choice that the code binds: the name of a variable."""
 
 
-def fill_story(text: str, chosen: dict[str, Any], r: Random, *, spoken: bool) -> str:
-    """Replace choices; what is drawn first stays. A literal is spoken as a person writes it, else written as Python."""
+def fill_story(
+    text: str,
+    chosen: dict[str, Any],
+    state: State,
+    *,
+    spoken: bool = True,
+    names: Collection[str] = frozenset(),
+    taken: Collection[str] = frozenset(),
+) -> str:
+    """Replace choices; what is drawn first stays. A literal is spoken as a person writes it, else written as Python.
+
+    An option `*` is any name that a person may give, but none of those `taken`. `names` are those choices that a person may put
+    in quotes.
+    """
 
     def replace(match: re.Match[str]) -> str:
         name, options = match[1], match[2]
         if name not in chosen and not options:
             return match[0]
         if name not in chosen:
-            chosen[name] = (SOURCES[options[1:]](r),) if options.startswith("@") else r.choice(options.split())
+            drawn = "@" if options[0] == "@" else state.r.choice(options.split())
+            others = {*taken, *(value for value in chosen.values() if isinstance(value, str))}
+            if drawn == "@":
+                chosen[name] = (SOURCES[options[1:]](state.r),)
+            elif (
+                len(options.split()) > 2
+                and all(NUMBER.fullmatch(option) for option in options.split())
+                and state.r.random() < 0.4
+            ):
+                numbers = list(map(int, options.split()))
+                chosen[name] = str(state.r.randint(min(numbers), max(numbers)))
+            else:
+                chosen[name] = drawn if drawn != "*" else any_name(state, others)
         value = chosen[name]
         if isinstance(value, tuple):
-            return spoken_literal(value[0], r) if spoken else source(value[0])
-        return str(value)
+            return spoken_literal(value[0], state.r) if spoken else source(value[0])
+        around = text[max(0, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
+        return quoted(value, state) if spoken and name in names and not set(around) & set("'\"`([.") else str(value)
 
     return CHOICE.sub(replace, text)
+
+
+def any_name(state: State, taken: Collection[str]) -> str:
+    """Draw a variable's name that nothing else has."""
+    while (name := fresh_name(state, ())) in taken or state.named(name) or name == "result":
+        pass
+    return name
 
 
 def literal_kind(r: Random, kind: str) -> str:
@@ -263,20 +312,33 @@ def literal_kind(r: Random, kind: str) -> str:
 
 # Words ----------------------------------------------------------------------------------------------------------------
 
+QUOTES = r"\"[^\"]*\"|'[^']*'|`[^`]*`"
+
+SWAPPED = re.compile(
+    QUOTES + r"|(?<![\w.-])(?P<word>" + "|".join(sorted(map(re.escape, SYNONYMS), key=len, reverse=True)) + r")(?![\w(=-])",
+    re.IGNORECASE,
+)
+"""A word that others can stand for, or something in quotes, which is to be left alone."""
+
+MISTYPED = re.compile(QUOTES + r"|(?<![\w.])(?P<word>[a-z]{4,})(?![\w(])")
+"""A word that can be mistyped, or something in quotes, which is to be left alone."""
+
+IMPERATIVES = frozenset(FORMS["imperatives"][0].split())
+"""Verbs that a turn's lead ("can you", "next") can stand before."""
+
 QUESTIONS = ("what", "how", "is ", "which", "does")
 
 
 def surface(words: str, code: str, state: State) -> str:
-    """Give a turn the look of a person's typing: leads, case, full stop, small typos."""
+    """Give a turn the look of a person's typing: words of their own, leads, case, full stop, small typos."""
     r = state.r
-    if (
-        r.random() < 0.16
-        and not words.lower().startswith((*QUESTIONS, "let ", "here", "i ", "there", "my ", "the ", "given", "if "))
-        and " = " not in words[:20]
-    ):
+    if r.random() < 0.4:
+        words = reword(words, code, r)
+    first = re.match(r"[A-Za-z]+(?= )", words)
+    if first and first[0].lower() in IMPERATIVES and "?" not in words and r.random() < 0.18:
         words = f"{r.choice(FORMS['lead'])} {words[0].lower()}{words[1:]}"
     if r.random() < 0.04:
-        words = typo(words, r)
+        words = typo(words, code, r)
     if state.style < 0.55 and words.split(" ")[0].strip("\"'`.,:?") not in code:
         words = words[:1].upper() + words[1:]
     question = words.lower().startswith(QUESTIONS) or words.lower().startswith(("can you", "could you"))
@@ -289,13 +351,22 @@ def surface(words: str, code: str, state: State) -> str:
     return words
 
 
-def typo(words: str, r: Random) -> str:
-    """Swap or drop a letter in one plain word."""
-    spots = list(re.finditer(r"(?<![\w\"'`])[a-z]{4,}(?![\w\"'`(])", words))
+def reword(words: str, code: str, r: Random) -> str:
+    """Swap one or two words for others of their group, outside of quotes and where they are no names of the code."""
+    spots = [spot for spot in SWAPPED.finditer(words) if spot["word"] and not re.search(rf"\b{re.escape(spot['word'])}\b", code)]
+    for spot in sorted(r.sample(spots, min(len(spots), r.choice((1, 1, 2)))), key=re.Match.start, reverse=True):
+        word = r.choice(SYNONYMS[spot["word"].lower()])
+        words = words[: spot.start()] + (word.capitalize() if spot["word"][0].isupper() else word) + words[spot.end() :]
+    return words
+
+
+def typo(words: str, code: str, r: Random) -> str:
+    """Swap or drop a letter in one plain word, outside of quotes and where it is no name of the code."""
+    spots = [spot for spot in MISTYPED.finditer(words) if spot["word"] and not re.search(rf"\b{spot['word']}\b", code)]
     if not spots:
         return words
     spot = r.choice(spots)
-    word, i = spot[0], r.randrange(1, len(spot[0]) - 1)
+    word, i = spot["word"], r.randrange(1, len(spot["word"]) - 1)
     wrong = word[:i] + word[i + 1] + word[i] + word[i + 2 :] if r.random() < 0.5 else word[:i] + word[i + 1 :]
     return words[: spot.start()] + wrong + words[spot.end() :]
 
@@ -411,7 +482,10 @@ def assign(state: State, kind: str) -> bool:
     else:
         name = fresh_name(state, (natural, natural, thing.replace(" ", "_")), 0.4)
         words = expand(r.choice(FORMS["assign"]), r)
-    words = words.replace("{t}", thing).replace("{v}", spoken_literal(value, r)).replace("{k}", quoted(name, state))
+    words = (
+        re.sub(r"\ban? (?=\w+s\b)", "the ", words.replace("{t}", thing)) if thing.endswith("s") else words.replace("{t}", thing)
+    )
+    words = words.replace("{v}", spoken_literal(value, r)).replace("{k}", quoted(name, state))
     imports = ("import datetime",) if isinstance(value, dt.date) else ()
     if state.named(name) or not commit(state, words, f"{name} = {source(value)}", imports):
         return False
@@ -456,7 +530,7 @@ def operate(state: State, operation: Operation, variable: Variable) -> bool:
         if by_verb:
             words = phrase + and_print(r) if not phrase.startswith(QUESTIONS) else phrase
         else:
-            forms = FORMS["print"] if not phrase.startswith("whether") else FORMS["print"][:2]
+            forms = FORMS["print"] if not phrase.startswith(("whether ", "if ")) else FORMS["print"][:2]
             words = phrase if phrase.startswith(QUESTIONS) else expand(r.choice(forms), r).replace("{n}", phrase)
         return commit(state, words, f"print({substitute(code, written)})", operation.imports)
     else:
@@ -704,6 +778,29 @@ def call(state: State) -> bool:
 # Running ----------------------------------------------------------------------------------------------------------------
 
 
+class TooLong(BaseException):
+    """A program did not end in time."""
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Break off what runs longer than LONGEST_RUN: a drawn number can make a loop endless. For a main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_RUN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def commit(state: State, words: str, code: str, imports: tuple[str, ...]) -> bool:
     """Run a turn's code in the live namespace; keep the turn when it runs and stays small."""
     needed = [line for line in imports if line not in state.imports]
@@ -713,9 +810,9 @@ def commit(state: State, words: str, code: str, imports: tuple[str, ...]) -> boo
         return False
     space = dict(state.space)
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as output:
+        with contextlib.redirect_stdout(io.StringIO()) as output, limited():
             exec(compile(whole, "<curriculum>", "exec"), space)  # noqa: S102 - the grammar's own code
-    except Exception:  # noqa: BLE001 - whatever fails is not kept
+    except (Exception, TooLong):  # noqa: BLE001 - whatever fails is not kept
         return False
     changed = [value for name, value in space.items() if name != "__builtins__" and state.space.get(name) is not value]
     try:

@@ -252,7 +252,7 @@ FIELDS: dict[str, Callable[[Random], Any]] = {
 
 
 def _records(r: Random) -> list[dict[str, Any]]:
-    keys = ["name", *r.sample(["age", "city", "price", "score", "qty"], r.randint(1, 2))]
+    keys = ["name", *r.sample(["age", "city", "price", "score", "qty"], r.choice((1, 2, 2, 3)))]
     return [{key: FIELDS[key](r) for key in keys} for _ in range(r.randint(2, 3))]
 
 

@@ -21,6 +21,20 @@ FORMS = sections("forms.txt")
 """How a turn is put into words, for each form of turn."""
 
 
+def synonyms() -> dict[str, list[str]]:
+    """Return, for each word or phrase of `synonyms.txt`, the others of its groups."""
+    found: dict[str, list[str]] = {}
+    for line in HERE.joinpath("synonyms.txt").read_text(encoding="utf-8").splitlines():
+        group = [] if line.startswith("#") else [word.strip() for word in line.split(" / ") if word.strip()]
+        for word in group:
+            found.setdefault(word.lower(), []).extend(other for other in group if other != word)
+    return found
+
+
+SYNONYMS = synonyms()
+"""Words that can stand for one another outside of quotes."""
+
+
 def type_table() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return, for each type, its natural variable name and the words a person has for it (none: its parent's)."""
     rows = (line.split(" : ") for line in HERE.joinpath("types.txt").read_text(encoding="utf-8").splitlines() if " : " in line)

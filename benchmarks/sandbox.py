@@ -1,0 +1,193 @@
+"""What the sandbox costs, beside ipykernel, which has no walls: one run, the two in turns, medians in milliseconds.
+
+    python benchmarks/sandbox.py [--json]
+
+ipykernel is measured where it is installed (`pip install ipykernel`); it is no dependency of ours. Run it on a quiet machine: the
+figures of busy ones are theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.turn import Execution, Limits, last_execution
+
+DATA = ("numpy", "pandas", "matplotlib.pyplot")
+TURNS = 200
+IGNORES = "import signal\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)\nprint('in')\nwhile True: pass"
+FORKS = """
+import os, time
+for _ in range(5):
+    if os.fork() == 0:
+        x = bytearray(os.urandom(1 << 20)) * 300
+        time.sleep(9)
+time.sleep(9)
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    figures: dict[str, object] = {}
+    with ipykernel() as cell:
+        figures |= turns(cell)
+        figures |= starts()
+    figures |= snapshots() | limits()
+    if "--json" in sys.argv:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:<58} {value}")
+
+
+def run(kernel: Kernel, code: str, parent: str | None = None, turn: str | None = None, timeout: float = 20.0) -> Execution:
+    """Run one turn to its end."""
+    return last_execution(kernel.execute(code, parent=parent, turn=turn, timeout=timeout))
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return how many milliseconds some work takes."""
+    begun = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - begun)
+
+
+def middle(times: list[float]) -> str:
+    """Return the median and the 95th percentile."""
+    ordered = sorted(times)
+    return f"{statistics.median(ordered):.1f} (p95 {ordered[int(0.95 * (len(ordered) - 1))]:.1f})"
+
+
+@contextmanager
+def ipykernel() -> Iterator[Callable[[str], object] | None]:
+    """Yield what runs a cell in a started ipykernel, None where it is not installed."""
+    if not (find_spec("ipykernel") and find_spec("jupyter_client")):
+        yield None
+        return
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel()
+    try:
+        yield lambda code: client.execute_interactive(code, timeout=60)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def turns(cell: Callable[[str], object] | None) -> dict[str, object]:
+    """Turns in a row, going back, and candidates: bare, with the data stack, and cells of ipykernel between them."""
+    times: dict[str, list[float]] = {}
+    with Kernel.start() as bare, Kernel.start(imports=DATA) as data:
+        for kernel in (bare, data):
+            run(kernel, "x = 0", None, "0")
+        for n in range(1, TURNS + 1):
+            for name, kernel in (("bare", bare), ("data", data)):
+                took = timed(lambda: run(kernel, f"x = {n}", str(n - 1), str(n)))  # noqa: B023
+                times.setdefault(f"turn, {name}", []).append(took)
+                if n > TURNS - 50:
+                    times.setdefault(f"turn, {name}, the last 50 of {TURNS}", []).append(took)
+            if cell is not None:
+                times.setdefault("ipykernel: a cell", []).append(timed(lambda: cell(f"x = {n}")))  # noqa: B023
+            if n % 10 == 0:
+                for name, kernel in (("bare", bare), ("data", data)):
+                    back = f"back {n}"
+                    times.setdefault(f"undo and a turn, {name}", []).append(
+                        timed(lambda: run(kernel, "x", str(n - 3), back))  # noqa: B023
+                    )
+                    times.setdefault(f"8 candidates, {name}", []).append(
+                        timed(lambda: [run(kernel, f"y = {m}", str(n), f"{n} {m}") for m in range(8)])  # noqa: B023
+                    )
+                    for m in range(8):
+                        kernel.forget(f"{n} {m}")
+                    kernel.forget(back)
+    return {name: middle(some) for name, some in times.items()}
+
+
+def starts() -> dict[str, object]:
+    """From nothing to the empty state, and ipykernel's start."""
+    times: dict[str, list[float]] = {}
+    for n in range(10):
+        times.setdefault("start, bare", []).append(timed(lambda: Kernel.start().close()))
+        if n < 3:
+            times.setdefault("start, data", []).append(timed(lambda: Kernel.start(imports=DATA).close()))
+            if find_spec("ipykernel"):
+                from jupyter_client.manager import start_new_kernel
+
+                begun = time.perf_counter()
+                manager, client = start_new_kernel()
+                client.execute_interactive("1", timeout=60)
+                times.setdefault("ipykernel: start", []).append(1000 * (time.perf_counter() - begun))
+                client.stop_channels()
+                manager.shutdown_kernel(now=True)
+    return {name: middle(some) for name, some in times.items()}
+
+
+def snapshots() -> dict[str, object]:
+    """The memory that only a parked state has, in MiB, where we may look (root, or one's own)."""
+    found: dict[str, object] = {}
+    for name, imports in (("bare", ()), ("data", DATA)):
+        before = set(processes())
+        with Kernel.start(imports=imports) as kernel:
+            zygote = set(processes()) - before
+            for n in range(12):
+                run(kernel, f"x = {n}", str(n - 1) if n else None, str(n))
+            parked = set(processes()) - before - zygote
+            sizes = [size for pid in parked if (size := private(pid)) is not None]
+            if sizes:
+                found[f"parked state, {name}, MiB ({len(sizes)} of them)"] = (
+                    f"{statistics.median(sizes):.2f}, most {max(sizes):.2f}"
+                )
+    return found
+
+
+def processes() -> list[int]:
+    """Return the numbers of all processes."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def private(pid: int) -> float | None:
+    """Return the MiB that no other process shares with this one."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def limits() -> dict[str, object]:
+    """By how much limits are overshot."""
+    found: dict[str, object] = {}
+    with Kernel.start() as kernel:
+        late = [timed(lambda: run(kernel, IGNORES, timeout=0.5)) - 500 for _ in range(5)]
+        found["timeout of a loop that ignores signals: overshoot, most"] = f"{max(late):.0f}"
+        late = [timed(lambda: run(kernel, "while True: pass", timeout=0.5)) - 500 for _ in range(5)]
+        found["timeout of a loop: overshoot, most"] = f"{max(late):.0f}"
+        late = []
+        for code in (IGNORES, "print('in')\nimport time\ntime.sleep(60)") * 3:
+            running = kernel.execute(code, parent=None, turn=None)
+            next(running)
+            threading.Thread(target=kernel.interrupt).start()
+            late.append(timed(lambda: last_execution(running)))  # noqa: B023
+        found["Ctrl-C to the end: most"] = f"{max(late):.0f}"
+        flood = [run(kernel, "import os\nfor _ in range(16384): os.write(1, b'\\x00' * 65536)") for _ in range(3)]
+        found["flood of 1 GiB: KiB kept, cut after"] = (
+            f"{max(len(one.stdout.encode()) for one in flood) / 1024:.0f}, {1000 * max(one.duration for one in flood):.0f}"
+        )
+    with Kernel.start(Limits(memory=600 << 20)) as kernel:
+        for name, code in (("in pieces", "x = []\nwhile True: x.append(b'x' * (1 << 20))"), ("in 5 forks of 300 MB", FORKS)):
+            ends = [run(kernel, code) for _ in range(3)]
+            assert {end.status for end in ends} == {"memory"}, ends
+            found[f"memory bomb at 600 MB, {name}: ended after, most"] = f"{1000 * max(end.duration for end in ends):.0f}"
+    return found
+
+
+if __name__ == "__main__":
+    main()
