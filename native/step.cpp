@@ -301,6 +301,8 @@ struct Model {
             place(layer.fc_in, inner, width);
             place(layer.out, width, width);
             place(layer.fc_out, width, inner);
+            layer.ln_weight.resize(width);
+            layer.ln_bias.resize(width);
             layer.in_bias.resize(padded(inner, ROWS));
             layer.out_bias.resize(padded(width, ROWS));
         }
@@ -316,6 +318,8 @@ struct Model {
             for (auto *matrix : {&layer.qkv, &layer.fc_in, &layer.out, &layer.fc_out}) locate(*matrix);
         locate(head);
         locate(embedding);
+        ln_weight.resize(width);
+        ln_bias.resize(width);
         head_bias.resize(padded(shape.vocabulary, ROWS));
 
         const int half = shape.rotary / 2;
@@ -698,16 +702,16 @@ enum Part { QKV, OUT, FC_IN, FC_OUT, LN_WEIGHT, LN_BIAS, IN_BIAS, OUT_BIAS, EMBE
 void codegen_set(Model *model, int layer, int part, int row, int rows, const void *from, const float *scales) {
     const float *floats = static_cast<const float *>(from);
     Layer *own = layer < 0 ? nullptr : &model->layers[layer];
-    std::vector<float> *vectors[] = {own ? &own->ln_weight : &model->ln_weight, own ? &own->ln_bias : &model->ln_bias,
-                                     own ? &own->in_bias : nullptr, own ? &own->out_bias : nullptr};
-    if (part >= LN_WEIGHT && part <= OUT_BIAS) {
-        std::vector<float> &vector = *vectors[part - LN_WEIGHT];
-        if (vector.size() < static_cast<size_t>(rows)) vector.resize(rows);
-        std::copy(floats, floats + rows, vector.begin());
-        return;
-    }
-    if (part == HEAD_BIAS || part == SINES || part == COSINES) {
-        std::copy(floats, floats + rows, (part == HEAD_BIAS ? model->head_bias : part == SINES ? model->sines : model->cosines).begin());
+    std::vector<float> *vector = part == LN_WEIGHT   ? (own ? &own->ln_weight : &model->ln_weight)
+                                 : part == LN_BIAS   ? (own ? &own->ln_bias : &model->ln_bias)
+                                 : part == IN_BIAS   ? &own->in_bias
+                                 : part == OUT_BIAS  ? &own->out_bias
+                                 : part == HEAD_BIAS ? &model->head_bias
+                                 : part == SINES     ? &model->sines
+                                 : part == COSINES   ? &model->cosines
+                                                     : nullptr;
+    if (vector) {
+        std::copy(floats, floats + rows, vector->begin() + row);
         return;
     }
     Matrix &matrix = part == QKV      ? own->qkv
