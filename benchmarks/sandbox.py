@@ -76,7 +76,7 @@ def ipykernel() -> Iterator[Callable[[str], object] | None]:
 
     manager, client = start_new_kernel()
     try:
-        yield lambda code: client.execute_interactive(code, timeout=60)
+        yield lambda code: client.execute_interactive(code, timeout=60, output_hook=lambda _: None)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -123,7 +123,7 @@ def starts() -> dict[str, object]:
 
                 begun = time.perf_counter()
                 manager, client = start_new_kernel()
-                client.execute_interactive("1", timeout=60)
+                client.execute_interactive("1", timeout=60, output_hook=lambda _: None)
                 times.setdefault("ipykernel: start", []).append(1000 * (time.perf_counter() - begun))
                 client.stop_channels()
                 manager.shutdown_kernel(now=True)

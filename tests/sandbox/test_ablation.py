@@ -33,7 +33,10 @@ ABLATIONS = [
     Ablation(
         "mounts",
         "A",
-        (("outer.py", "    for path in readable:\n", '    for path in [*readable, "/tmp"]:\n'),),
+        (
+            ("outer.py", "    for path in readable:\n", '    for path in [*readable, "/tmp"]:\n'),
+            ("outer.py", "for path in needed if not any(", "for path in needed[:0] if not any("),  # else /tmp is shown anew
+        ),
         "read: stat of a secret file",
     ),
     Ablation(
@@ -54,7 +57,7 @@ ABLATIONS = [
     Ablation(
         "another uid",
         "A",
-        (("worker.py", "    if plan.uid is not None:\n", "    if False:\n"),),
+        (("outer.py", "    uid = _free_uid() if os.getuid() == 0 else None\n", "    uid = None\n"),),
         "kernel: be root",
         noticed="it runs as root",
     ),

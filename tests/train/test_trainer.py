@@ -97,6 +97,16 @@ def test_a_recipe_says_what_is_wrong(tmp_path: Path) -> None:
             Recipe.read(path)
 
 
+def test_a_file_that_is_not_there_and_a_worker_that_dies_are_told(tmp_path: Path) -> None:
+    path = recipe(tmp_path, mixed=other(tmp_path / "run"))
+    (tmp_path / "run" / "other.jsonl").unlink()
+    with pytest.raises(SettingsError, match=r"other.jsonl is not there.*corpus.txt"):
+        list(train(path, tmp_path / "run"))
+    (tmp_path / "run" / "other.jsonl").write_text("no JSON", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="died"):
+        list(train(path, tmp_path / "run"))
+
+
 def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
     read = Recipe.read(recipe(tmp_path, tokens=1000))
     assert read.rate(0, 0) == 0.5

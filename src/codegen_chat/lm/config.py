@@ -115,5 +115,5 @@ PUBLISHED = {
 }
 """The four sizes of the family, the same for `nl`, `multi` and `mono`."""
 
-NANO = Config(n_layer=8, n_embd=256, n_head=4, rotary_dim=32, vocab_size=4096, eos_token_id=0)
+NANO = Config(n_layer=6, n_embd=384, n_head=8, rotary_dim=24, vocab_size=6144, eos_token_id=0)
 """The embedded model that this repository trains."""

@@ -110,7 +110,7 @@ class Scratch:
                 }
         self._at = state
         self._states[state] = files
-        self._look(files or {})
+        self._look(files or {}, found)
         return files is not None
 
     def return_to(self, state: str | None) -> bool:
@@ -120,8 +120,10 @@ class Scratch:
         """
         files = self._states.get(state)
         last, self._at = self._at, ""
+        if last == state:  # nothing has run since
+            return True
         if files is None:
-            return last == state
+            return False
         found, _ = _scan(self._folders)
         for path, facts in found.items():
             wanted = files.get(path)
@@ -130,7 +132,8 @@ class Scratch:
         for path, wanted in sorted(files.items()):
             if path not in found or not self._same(path, found[path]) or self._live[path].entry != wanted:
                 self._write(path, wanted)
-        self._look(files)
+        found, _ = _scan(self._folders)
+        self._look(files, found)
         return True
 
     def forget(self, state: str) -> None:
@@ -161,10 +164,9 @@ class Scratch:
         look = self._live.get(path)
         return look is not None and look.settled and look.mark == _mark(facts)
 
-    def _look(self, files: _Files) -> None:
-        """Note how the files of a state look now, so that a change will show."""
+    def _look(self, files: _Files, found: dict[str, os.stat_result]) -> None:
+        """Note how the files of a state look, so that a change will show."""
         settled = time.time_ns() - _FRESH
-        found, _ = _scan(self._folders)
         self._live = {
             path: _Look(_mark(facts), facts.st_ctime_ns < settled or not stat.S_ISREG(facts.st_mode), files[path])
             for path, facts in found.items()

@@ -127,7 +127,8 @@ def _fork_twice() -> int:
         except OSError:
             return -1
         if middle:
-            return 1 if os.waitpid(middle, 0)[1] == 0 else -1
+            # The child may have killed its first parent already: that is no failure of ours.
+            return -1 if os.waitstatus_to_exitcode(os.waitpid(middle, 0)[1]) > 0 else 1
         try:
             child = os.fork()
         except OSError:

@@ -2,10 +2,13 @@
 
 Both are what a conversation's turn is, words as a comment and then the code, as people wrote it. The text comes from a folder of
 installed packages; it is read, never imported or run.
+
+    python -m codegen_chat.train.python FOLDER OUT.jsonl.xz
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import lzma
@@ -109,3 +112,11 @@ def blocks(lines: list[str]) -> Iterator[str]:
             taken.append(line)
         if len(taken) > 1:
             yield dedent("\n".join(taken)) + "\n"
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("out", type=Path)
+    given = arguments.parse_args()
+    gather(given.folder, given.out)

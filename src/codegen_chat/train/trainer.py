@@ -15,6 +15,7 @@ import tomllib
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import chain, islice
+from queue import Empty
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ from codegen_chat.train.vocabulary import learn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.context import SpawnProcess
+    from multiprocessing.queues import Queue
     from pathlib import Path
 
 VALIDATION_SEED = -1
@@ -394,6 +397,16 @@ def publish(model: CodeGen, folder: Path, out: Path) -> None:
     shutil.copyfile(folder / "tokenizer.json", out / "tokenizer.json")
 
 
+def _next(events: Queue[dict[str, Any] | None], workers: list[SpawnProcess]) -> dict[str, Any] | None:
+    """Wait for an event. Raises RuntimeError where a worker has died, which otherwise nobody would hear of."""
+    while True:
+        try:
+            return events.get(timeout=2)
+        except Empty:
+            if any(worker.exitcode for worker in workers):
+                raise RuntimeError("a training worker has died; what it said stands above") from None
+
+
 def train(path: Path, folder: Path, *, minutes: float = float("inf"), device: str = "auto") -> Iterator[dict[str, Any]]:
     """Run a recipe in `folder` (resuming what is there) and yield progress: step, tokens, loss, tokens per second.
 
@@ -403,12 +416,17 @@ def train(path: Path, folder: Path, *, minutes: float = float("inf"), device: st
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     recipe, folder = Recipe.read(path), folder.absolute()
+    for mixed in recipe.mixed:
+        if not (folder / mixed.file).is_file():
+            raise SettingsError(
+                f"{folder / mixed.file} is not there, and {path.name} mixes it in: corpus.txt beside it says how to make it"
+            )
     os.environ["PYTHONHASHSEED"] = "0"  # for the processes to come: programs of the curriculum go through sets of strings
     context = torch.multiprocessing.get_context("spawn")
     preparing = context.Process(target=prepare, args=(recipe, folder))
     preparing.start()
     preparing.join()
-    events = context.SimpleQueue()
+    events: Queue[dict[str, Any] | None] = context.Queue()
     workers = [
         context.Process(target=work, args=(rank, recipe, folder, minutes, events, device))
         for rank in range(1 if device == "cuda" else recipe.workers)
@@ -417,7 +435,7 @@ def train(path: Path, folder: Path, *, minutes: float = float("inf"), device: st
         worker.start()
     try:
         with (folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
-            while (event := events.get()) is not None:
+            while (event := _next(events, workers)) is not None:
                 curve.write(json.dumps(event) + "\n")
                 curve.flush()
                 yield event
