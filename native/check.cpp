@@ -28,7 +28,9 @@ void fill(Model *model) {
         codegen_set(model, layer, part, half, rows - half, numbers.data() + static_cast<size_t>(half) * columns, nullptr);
     };
     const auto vector = [&](int layer, int part, int size, float mean) {
-        codegen_set(model, layer, part, 0, size, normal(size, mean, 0.3f).data(), nullptr);
+        const std::vector<float> numbers = normal(size, mean, 0.3f);
+        codegen_set(model, layer, part, 0, size / 2, numbers.data(), nullptr);
+        codegen_set(model, layer, part, size / 2, size - size / 2, numbers.data() + size / 2, nullptr);
     };
     for (int l = 0; l < shape.layers; l++) {
         set(l, QKV, 3 * shape.width, shape.width, 0);

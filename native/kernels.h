@@ -88,38 +88,49 @@ template <int M, class Number> static void dot_floats(const Matrix &matrix, cons
 }
 
 // Ends a group of columns: its 32-bit sums, times the rows' scales, join the sums in floating point.
-template <int M> static inline void join(F (&total)[M][VECTORS], const I (&acc)[M][VECTORS], const float *scales) {
-    for (int v = 0; v < VECTORS; v++) {
+template <int M, int SOME> static inline void join(F (&total)[M][SOME], const I (&acc)[M][SOME], const float *scales) {
+    for (int v = 0; v < SOME; v++) {
         const F scale = load(scales + v * LANES);
         for (int m = 0; m < M; m++) total[m][v] += float_of(acc[m][v]) * scale;
     }
 }
 
-template <int M> static inline void finish(const F (&total)[M][VECTORS], const Input *in, float (*out)[ROWS]) {
+template <int M, int SOME> static inline void finish(const F (&total)[M][SOME], const Input *in, float (*out)[ROWS], int from) {
     for (int m = 0; m < M; m++)
-        for (int v = 0; v < VECTORS; v++) {
-            float *to = out[m] + v * LANES;
+        for (int v = 0; v < SOME; v++) {
+            float *to = out[m] + from + v * LANES;
             store(to, load(to) + total[m][v] * in[m].scale);
         }
 }
 
-template <int M> static void dot_int8(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    const float *scales = reinterpret_cast<const float *>(block);
-    const int8_t *w = reinterpret_cast<const int8_t *>(scales + ROWS);
-    F total[M][VECTORS] = {};
+// SOME vectors of a block's row, from FROM on: four tokens at once leave their sums in registers if they take half of it at a time.
+template <int M, int FROM, int SOME>
+static void dot_int8_rows(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
+    const float *scales = reinterpret_cast<const float *>(block) + FROM * LANES;
+    const int8_t *w = reinterpret_cast<const int8_t *>(block) + 4 * ROWS + FROM * 2 * LANES;
+    F total[M][SOME] = {};
     for (int start = 0; start < matrix.columns; start += matrix.group) {  // longer sums could pass 32 bits
         const int end = std::min(start + matrix.group, matrix.columns);
-        I acc[M][VECTORS] = {};
+        I acc[M][SOME] = {};
         for (int k = start; k < end; k += 2, w += 2 * ROWS) {
             __builtin_prefetch(w + AHEAD);
-            for (int v = 0; v < VECTORS; v++) {
+            for (int v = 0; v < SOME; v++) {
                 const S weights = widen(w + v * 2 * LANES);
                 for (int m = 0; m < M; m++) acc[m][v] = multiply_add(acc[m][v], weights, pair(in[m].rounded + k));
             }
         }
-        join<M>(total, acc, scales);
+        join<M, SOME>(total, acc, scales);
     }
-    finish<M>(total, in, out);
+    finish<M, SOME>(total, in, out, FROM * LANES);
+}
+
+template <int M> static void dot_int8(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
+    if constexpr (M > 3 && VECTORS > 2) {
+        dot_int8_rows<M, 0, VECTORS / 2>(matrix, block, in, out);
+        dot_int8_rows<M, VECTORS / 2, VECTORS / 2>(matrix, block, in, out);
+    } else {
+        dot_int8_rows<M, 0, VECTORS>(matrix, block, in, out);
+    }
 }
 
 // A 16-bit lane holds four columns of a row, a weight plus 8 in four bits each: pairs (0, 1), (2, 3), (4, 5), (6, 7) of eight columns.
@@ -146,10 +157,10 @@ template <int M> static void dot_int4(const Matrix &matrix, const uint8_t *block
                 }
             }
         }
-        join<M>(total, acc, scales);
+        join<M, VECTORS>(total, acc, scales);
         block = w;
     }
-    finish<M>(total, in, out);
+    finish<M, VECTORS>(total, in, out, 0);
 }
 
 template <int M> static void dot(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
@@ -163,6 +174,8 @@ template <int M> static void dot(const Matrix &matrix, const uint8_t *block, con
 // company, so that they are the same to the last bit.
 static void multiply(const Matrix &matrix, int index, const Input *in, int count, float (*out)[ROWS]) {
     const uint8_t *block = matrix.data + index * matrix.block_bytes;
+    if (matrix.format == INT8)
+        for (; count >= 4; count -= 4, in += 4, out += 4) dot_int8<4>(matrix, block, in, out);
     for (; count >= 3; count -= 3, in += 3, out += 3) dot<3>(matrix, block, in, out);
     if (count == 2) dot<2>(matrix, block, in, out);
     if (count == 1) dot<1>(matrix, block, in, out);

@@ -34,6 +34,8 @@ constexpr int ROWS = 32;     // of a block
 constexpr int AHEAD = 1024;  // bytes that are asked of the memory before they are needed
 constexpr int LONGEST = 512; // columns of int8 times 16 bits whose sum is sure to stay within 32 bits
 
+int padded(int count, int unit) { return (count + unit - 1) / unit * unit; }
+
 enum Format { FP32, FP16, INT8, INT4 };
 
 struct half {
@@ -56,6 +58,16 @@ struct Matrix {
     int group = 0;              // columns that share a scale
     size_t block_bytes = 0;
     uint8_t *data = nullptr;
+
+    Matrix() = default;
+    Matrix(Format of, int height, int wide, int columns_a_scale)
+        : format(of), rows(height), columns(of == INT4 ? padded(wide, columns_a_scale) : padded(wide, 2)), group(columns_a_scale) {
+        const size_t numbers = static_cast<size_t>(ROWS) * columns;
+        block_bytes = format == FP32   ? numbers * 4
+                      : format == FP16 ? numbers * 2
+                      : format == INT8 ? numbers + 4 * ROWS
+                                       : numbers / 2 + 4 * ROWS * (columns / group);
+    }
 
     int blocks() const { return (rows + ROWS - 1) / ROWS; }
     size_t bytes() const { return block_bytes * blocks(); }
@@ -260,8 +272,6 @@ struct Layer {
     std::vector<float> ln_weight, ln_bias, in_bias, out_bias;
 };
 
-int padded(int count, int unit) { return (count + unit - 1) / unit * unit; }
-
 }  // namespace
 
 struct Model {
@@ -282,15 +292,7 @@ struct Model {
         const int width = shape.width, inner = shape.inner;
         size_t bytes = 0;
         const auto place = [&](Matrix &matrix, int rows, int wide) {
-            matrix.format = format;
-            matrix.rows = rows;
-            matrix.group = group;
-            matrix.columns = format == INT4 ? padded(wide, group) : padded(wide, 2);
-            const size_t numbers = static_cast<size_t>(ROWS) * matrix.columns;
-            matrix.block_bytes = format == FP32   ? numbers * 4
-                                 : format == FP16 ? numbers * 2
-                                 : format == INT8 ? numbers + 4 * ROWS
-                                                  : numbers / 2 + 4 * ROWS * (matrix.columns / group);
+            matrix = Matrix(format, rows, wide, group);
             matrix.data = reinterpret_cast<uint8_t *>(bytes);  // an offset, until there is memory
             bytes += padded64(matrix.bytes());
         };
@@ -299,6 +301,8 @@ struct Model {
             place(layer.fc_in, inner, width);
             place(layer.out, width, width);
             place(layer.fc_out, width, inner);
+            layer.ln_weight.resize(width);
+            layer.ln_bias.resize(width);
             layer.in_bias.resize(padded(inner, ROWS));
             layer.out_bias.resize(padded(width, ROWS));
         }
@@ -314,6 +318,8 @@ struct Model {
             for (auto *matrix : {&layer.qkv, &layer.fc_in, &layer.out, &layer.fc_out}) locate(*matrix);
         locate(head);
         locate(embedding);
+        ln_weight.resize(width);
+        ln_bias.resize(width);
         head_bias.resize(padded(shape.vocabulary, ROWS));
 
         const int half = shape.rotary / 2;
@@ -336,13 +342,22 @@ struct Model {
     uint8_t *past(int which, int layer, int of) const {
         return caches[which].at() + (static_cast<size_t>(layer) * shape.heads + of) * (key_bytes() + value_bytes());
     }
+    Matrix past_matrix(int rows, int columns, size_t block_bytes, uint8_t *data) const {
+        Matrix matrix;
+        matrix.format = past_format();
+        matrix.rows = rows;
+        matrix.columns = columns;
+        matrix.block_bytes = block_bytes;
+        matrix.data = data;
+        return matrix;
+    }
     Matrix keys(int which, int layer, int of) const {
         const size_t block = static_cast<size_t>(ROWS) * size() * past_number();
-        return {past_format(), shape.positions, size(), 0, block, past(which, layer, of)};
+        return past_matrix(shape.positions, size(), block, past(which, layer, of));
     }
     Matrix values(int which, int layer, int of, int begin, int end) const {
         const size_t block = static_cast<size_t>(ROWS) * shape.positions * past_number();
-        return {past_format(), size(), end - begin, 0, block, past(which, layer, of) + key_bytes() + begin * ROWS * past_number()};
+        return past_matrix(size(), end - begin, block, past(which, layer, of) + key_bytes() + begin * ROWS * past_number());
     }
 
     // Writes the key and the value of one position of a head.
@@ -411,6 +426,16 @@ void pack_int4(const Kernels &kernels, Matrix &matrix, int row, const float *fro
 template <class Number, class Convert> void pack_floats(Matrix &matrix, int row, const float *from, int wide, const Convert &convert) {
     Number *to = reinterpret_cast<Number *>(matrix.data + row / ROWS * matrix.block_bytes) + row % ROWS;
     for (int k = 0; k < wide; k++, to += ROWS) *to = convert(from[k]);
+}
+
+void pack_row(const Kernels &kernels, Matrix &matrix, int row, const float *from, int wide) {
+    if (matrix.format == FP32) pack_floats<float>(matrix, row, from, wide, [](float number) { return number; });
+    if (matrix.format == FP16) pack_floats<half>(matrix, row, from, wide, to_half);
+    if (matrix.format == INT4) pack_int4(kernels, matrix, row, from, wide);
+    if (matrix.format != INT8) return;
+    std::vector<int8_t> bytes(wide);
+    const float scale = kernels.round_int8(from, wide, bytes.data());
+    pack_int8(matrix, row, bytes.data(), scale, wide);
 }
 
 // ---------------------------------------------------------------- a step
@@ -590,13 +615,54 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
     });
 }
 
+// Whether a set of instructions computes here what plain C does: it was compiled on another machine than this one, perhaps on one
+// where it cannot run.
+bool agrees(const Kernels &with) {
+    constexpr int wide = 90, count = 7;
+    uint32_t state = 1;
+    const auto number = [&] { return static_cast<float>(static_cast<int32_t>(state = state * 1664525 + 1013904223)) * 0x1p-30f; };
+    const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-4f * (1 + std::fabs(b)); };
+    for (const Format format : {FP32, FP16, INT8, INT4}) {
+        Matrix matrix(format, ROWS, wide, 32);
+        std::vector<uint8_t> memory(matrix.bytes() + AHEAD);
+        matrix.data = memory.data();
+        std::vector<float> row(wide);
+        for (int r = 0; r < ROWS; r++) {
+            for (float &each : row) each = number();
+            pack_row(with, matrix, r, row.data(), wide);
+        }
+        Inputs ours(matrix, count), plain(matrix, count);
+        float found[count][ROWS] = {}, wanted[count][ROWS] = {};
+        for (int m = 0; m < count; m++) {
+            for (int k = 0; k < wide; k++) ours.rows[m].exact[k] = plain.rows[m].exact[k] = number();
+            with.round_input(matrix, ours.rows[m]);
+            plain::kernels.round_input(matrix, plain.rows[m]);
+        }
+        with.multiply(matrix, 0, ours.rows.data(), count, found);
+        plain::kernels.multiply(matrix, 0, plain.rows.data(), count, wanted);
+        const auto same = [&] { return std::equal(found[0], found[0] + count * ROWS, wanted[0], near); };
+        if (!same()) return false;
+        for (int m = 0; m < count; m++) {
+            for (int r = 0; r < ROWS; r++) found[m][r] = wanted[m][r] = number();
+            with.gelu(found[m], found[0], ROWS);
+            plain::kernels.gelu(wanted[m], wanted[0], ROWS);
+        }
+        if (!same()) return false;
+        for (int m = 0; m < count; m++) with.softmax(found[m], ROWS - m, ROWS), plain::kernels.softmax(wanted[m], ROWS - m, ROWS);
+        if (!same()) return false;
+    }
+    return true;
+}
+
+// The kernels for instructions that this machine has; NULL where it has them not.
 const Kernels *kernels_of(int instructions) {
 #if defined(__x86_64__)
-    if (instructions == 2 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return &vnni::kernels;
-    if (instructions == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return &avx2::kernels;
+    static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                                 agrees(avx2::kernels);
+    static const bool has_vnni = has_avx2 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+                                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && agrees(vnni::kernels);
+    if (instructions == 1 && has_avx2) return &avx2::kernels;
+    if (instructions == 2 && has_vnni) return &vnni::kernels;
 #endif
     return instructions == 0 ? &plain::kernels : nullptr;
 }
@@ -636,16 +702,16 @@ enum Part { QKV, OUT, FC_IN, FC_OUT, LN_WEIGHT, LN_BIAS, IN_BIAS, OUT_BIAS, EMBE
 void codegen_set(Model *model, int layer, int part, int row, int rows, const void *from, const float *scales) {
     const float *floats = static_cast<const float *>(from);
     Layer *own = layer < 0 ? nullptr : &model->layers[layer];
-    std::vector<float> *vectors[] = {own ? &own->ln_weight : &model->ln_weight, own ? &own->ln_bias : &model->ln_bias,
-                                     own ? &own->in_bias : nullptr, own ? &own->out_bias : nullptr};
-    if (part >= LN_WEIGHT && part <= OUT_BIAS) {
-        std::vector<float> &vector = *vectors[part - LN_WEIGHT];
-        if (vector.size() < static_cast<size_t>(rows)) vector.resize(rows);
-        std::copy(floats, floats + rows, vector.begin());
-        return;
-    }
-    if (part == HEAD_BIAS || part == SINES || part == COSINES) {
-        std::copy(floats, floats + rows, (part == HEAD_BIAS ? model->head_bias : part == SINES ? model->sines : model->cosines).begin());
+    std::vector<float> *vector = part == LN_WEIGHT   ? (own ? &own->ln_weight : &model->ln_weight)
+                                 : part == LN_BIAS   ? (own ? &own->ln_bias : &model->ln_bias)
+                                 : part == IN_BIAS   ? &own->in_bias
+                                 : part == OUT_BIAS  ? &own->out_bias
+                                 : part == HEAD_BIAS ? &model->head_bias
+                                 : part == SINES     ? &model->sines
+                                 : part == COSINES   ? &model->cosines
+                                                     : nullptr;
+    if (vector) {
+        std::copy(floats, floats + rows, vector->begin() + row);
         return;
     }
     Matrix &matrix = part == QKV      ? own->qkv
@@ -657,25 +723,19 @@ void codegen_set(Model *model, int layer, int part, int row, int rows, const voi
     const int wide = part == FC_OUT ? model->shape.inner : model->shape.width;
     const auto set_row = [&](int i) {
         const float *exact = floats + static_cast<size_t>(i) * wide;
-        std::vector<int8_t> bytes;
         const int8_t *ready = static_cast<const int8_t *>(from) + static_cast<size_t>(i) * wide;
-        float scale = scales ? scales[i] : 0;
-        if (matrix.format == INT8 && !scales) {
-            bytes.resize(wide);
-            scale = model->kernels->round_int8(exact, wide, bytes.data());
-            ready = bytes.data();
-        }
-        if (part == EMBEDDING) {
-            uint8_t *to = matrix.data + (row + i) * matrix.block_bytes;
-            if (matrix.format == FP32) std::memcpy(to, exact, 4 * wide);
-            if (matrix.format == FP16) std::transform(exact, exact + wide, reinterpret_cast<half *>(to), to_half);
-            if (matrix.format == INT8) std::memcpy(to, &scale, 4), std::memcpy(to + 4, ready, wide);
+        if (part != EMBEDDING) {
+            if (scales) pack_int8(matrix, row + i, ready, scales[i], wide);
+            if (!scales) pack_row(*model->kernels, matrix, row + i, exact, wide);
             return;
         }
-        if (matrix.format == FP32) pack_floats<float>(matrix, row + i, exact, wide, [](float number) { return number; });
-        if (matrix.format == FP16) pack_floats<half>(matrix, row + i, exact, wide, to_half);
-        if (matrix.format == INT8) pack_int8(matrix, row + i, ready, scale, wide);
-        if (matrix.format == INT4) pack_int4(*model->kernels, matrix, row + i, exact, wide);
+        uint8_t *to = matrix.data + (row + i) * matrix.block_bytes;
+        if (matrix.format == FP32) std::memcpy(to, exact, 4 * wide);
+        if (matrix.format == FP16) std::transform(exact, exact + wide, reinterpret_cast<half *>(to), to_half);
+        if (matrix.format != INT8) return;
+        const float scale = scales ? scales[i] : model->kernels->round_int8(exact, wide, reinterpret_cast<int8_t *>(to + 4));
+        std::memcpy(to, &scale, 4);
+        if (scales) std::memcpy(to + 4, ready, wide);
     };
     model->pool.run((rows + ROWS - 1) / ROWS, false, [&](int block) {
         for (int i = block * ROWS; i < std::min(rows, block * ROWS + ROWS); i++) set_row(i);

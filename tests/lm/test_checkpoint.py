@@ -17,7 +17,7 @@ from codegen_chat.errors import CheckpointError, UsageError
 from codegen_chat.lm import checkpoint
 from codegen_chat.lm.config import END_OF_TEXT, NANO, PUBLISHED, Config
 from codegen_chat.lm.model import CodeGen, TorchStep
-from codegen_chat.lm.stored import heads_in_order, partitioned
+from codegen_chat.lm.stored import Weights, heads_in_order, partitioned, shapes
 
 IDS = np.arange(1, 30)
 
@@ -88,6 +88,27 @@ def test_transformers_reads_what_is_saved(tiny_folder: Path) -> None:
     with torch.no_grad():
         theirs = reference(torch.from_numpy(IDS)[None]).logits[0].numpy()
     assert np.abs(theirs - logits(tiny_folder)).max() < 1e-4
+
+
+def test_bfloat16_is_read_as_it_is(tiny_folder: Path, tmp_path: Path) -> None:
+    model = checkpoint.load(tiny_folder, dtype="bf16")
+    checkpoint.save(model, tmp_path)
+    for (name, ours), theirs in zip(checkpoint.load(tmp_path).named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs.float()), name
+
+
+def test_rows_are_read_alone(tiny_folder: Path, tmp_path: Path) -> None:
+    checkpoint.save(checkpoint.load(tiny_folder), tmp_path, int8=True)
+    for folder in (tiny_folder, tmp_path):
+        weights = Weights(folder, Config.read(folder / "config.json"))
+        for key, shape in shapes(weights.config).items():
+            whole = weights.floats(key)
+            assert whole.shape == shape
+            assert (weights.floats(key, 3, 9) == whole[3:9]).all()
+            assert (weights.floats(key, 20) == whole[20:]).all()
+    stored = Weights(tmp_path, Config.read(tmp_path / "config.json"))
+    numbers, scales = stored.int8("lm_head.weight", 3, 9)
+    assert (numbers * scales[:, None] == stored.floats("lm_head.weight")[3:9]).all()
 
 
 def test_int8_rows_are_off_by_half_a_scale_at_most(tiny_folder: Path, tmp_path: Path) -> None:

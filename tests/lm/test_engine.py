@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from codegen_chat.errors import CheckpointError, ContextWindowExceeded, UsageError
 from codegen_chat.lm.config import Config
-from codegen_chat.lm.engine import Branches, Engine
+from codegen_chat.lm.engine import CHUNK, Branches, Engine
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Stop
 
@@ -223,10 +223,11 @@ def test_only_the_difference_runs(tiny_config: Config, tiny_tokenizer: Tokenizer
 
 def test_a_long_prompt_runs_in_chunks_and_gives_the_same(tiny_config: Config, tiny_tokenizer: Tokenizer) -> None:
     config = replace(tiny_config, n_positions=2048)
-    for length in (511, 512, 513, 1024, 1025):
+    for length in (CHUNK - 1, CHUNK, CHUNK + 1, 4 * CHUNK, 4 * CHUNK + 1):
         step = FakeStep(config, lambda held: np.array([len(held)], dtype=np.float32))
         logits, cached = Engine(step, tiny_tokenizer).prefill(list(range(length)))
         assert (logits.tolist(), cached) == ([length], 0)
+        assert step.calls == -(-length // CHUNK)
         assert step.held == list(range(length))
 
 

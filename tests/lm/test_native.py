@@ -137,6 +137,14 @@ def test_company_changes_nothing_to_the_last_bit(pair: tuple[Path, TorchStep, st
         assert (step(np.array(held)) == row).all()
 
 
+def test_weights_packed_in_pieces_are_the_same(pair: tuple[Path, TorchStep, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, reference, dtype = pair
+    ids = np.random.default_rng(2).integers(0, reference.config.vocab_size, size=20)
+    whole = native_step(folder, dtype)(ids, every=True)
+    monkeypatch.setattr(native, "ROWS", 32)
+    assert (native_step(folder, dtype)(ids, every=True) == whole).all()
+
+
 @pytest.mark.parametrize("name", ["heads4", "heads8", "heads16"])
 def test_the_golden_files(name: str) -> None:
     """What transformers computed in float32, to the same tolerance as the torch step, from weights stored in half precision."""

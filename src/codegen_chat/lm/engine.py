@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from codegen_chat.lm.config import Config
     from codegen_chat.lm.tokenizer import Tokenizer
 
-CHUNK = 512
-"""Tokens of a prompt that run at once: bounds the memory of the attention scores, and how much an interrupt loses."""
+CHUNK = 256
+"""Tokens of a prompt that run at once: bounds the memory of the attention scores, and how long an interrupt waits."""
 
 REDRAWS = 4
 REDRAW_TEMPERATURE = 0.6

@@ -65,7 +65,7 @@ class Safetensors:
             with path.open("rb") as file:
                 size = path.stat().st_size
                 length = int.from_bytes(file.read(8), "little")
-                header: dict[str, Any] = json.loads(file.read(min(length, size)))
+                header: dict[str, Any] = json.loads(file.read(min(length, 100_000_000)))
             header.pop("__metadata__", None)
             self._tensors = {key: self._place(entry, 8 + length, size) for key, entry in header.items()}
         except FileNotFoundError:
