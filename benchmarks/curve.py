@@ -1,6 +1,6 @@
 """Draw the embedded model's training curve, for its model card: loss, and dev-set score where it was taken, against tokens.
 
-    python benchmarks/curve.py        reads nano-curve.csv, writes src/codegen_chat/assets/nano/curve.svg
+python benchmarks/curve.py        reads nano-curve.csv, writes src/codegen_chat/assets/nano/curve.svg
 """
 
 from __future__ import annotations

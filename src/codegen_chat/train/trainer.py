@@ -380,14 +380,11 @@ def work(rank: int, recipe: Recipe, folder: Path, minutes: float, events: Any, d
 
 
 def prepare(recipe: Recipe, folder: Path) -> None:
-    """Learn the tokenizer, unless the folder has one: from the curriculum, and as many texts of each mixed file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "rendezvous").unlink(missing_ok=True)
-    if not (folder / "tokenizer.json").is_file():
-        sessions = islice(Curriculum().sessions(recipe.seed), recipe.vocabulary_sessions)
-        conversations = ("\n\n".join(f"# {step.words}\n{step.code}" for step in steps) for steps in sessions)
-        others = (islice(texts(folder / mixed.file), recipe.vocabulary_sessions) for mixed in recipe.mixed)
-        learn([*conversations, *chain(*others)], recipe.vocab_size, folder)  # a list: the library reads from other threads
+    """Learn the tokenizer: from the curriculum, and as many texts of each mixed file."""
+    sessions = islice(Curriculum().sessions(recipe.seed), recipe.vocabulary_sessions)
+    conversations = ("\n\n".join(f"# {step.words}\n{step.code}" for step in steps) for steps in sessions)
+    others = (islice(texts(folder / mixed.file), recipe.vocabulary_sessions) for mixed in recipe.mixed)
+    learn([*conversations, *chain(*others)], recipe.vocab_size, folder)  # a list: the library reads from other threads
 
 
 def publish(model: CodeGen, folder: Path, out: Path) -> None:
@@ -423,9 +420,12 @@ def train(path: Path, folder: Path, *, minutes: float = float("inf"), device: st
             )
     os.environ["PYTHONHASHSEED"] = "0"  # for the processes to come: programs of the curriculum go through sets of strings
     context = torch.multiprocessing.get_context("spawn")
-    preparing = context.Process(target=prepare, args=(recipe, folder))
-    preparing.start()
-    preparing.join()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rendezvous").unlink(missing_ok=True)
+    if not (folder / "tokenizer.json").is_file():
+        preparing = context.Process(target=prepare, args=(recipe, folder))
+        preparing.start()
+        preparing.join()
     events: Queue[dict[str, Any] | None] = context.Queue()
     workers = [
         context.Process(target=work, args=(rank, recipe, folder, minutes, events, device))
