@@ -316,7 +316,12 @@ class Run:
         recipe = self.recipe
         if not self.unseen:
             documents = make(
-                Curriculum(), self.tokenizer, seed=VALIDATION_SEED, number=0, sessions=VALIDATION_SESSIONS, longest=recipe.longest
+                Curriculum(),
+                self.tokenizer,
+                seed=VALIDATION_SEED,
+                number=0,
+                sessions=min(VALIDATION_SESSIONS, recipe.sessions),
+                longest=recipe.longest,
             )
             self.unseen = cut(
                 documents.take(list(range(len(documents)))),
