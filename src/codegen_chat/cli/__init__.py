@@ -1,0 +1,72 @@
+"""The command line: flags to settings, sessions to the screen, errors to exit codes. Nothing is decided here.
+
+A command is a function of one of the modules beside this one; here they get their names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+import typer
+
+from codegen_chat.cli import machine, once, play, sessions
+from codegen_chat.cli.options import INTERRUPTED
+from codegen_chat.cli.repl import repl
+from codegen_chat.errors import CodegenChatError, UsageError
+
+app = typer.Typer(
+    name="codegen-chat",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback(invoke_without_command=True)(repl)
+app.command()(play.run)
+app.command()(play.export)
+app.command()(once.complete)
+app.command("exec")(once.execute)
+app.command()(machine.doctor)
+app.command()(machine.train)
+
+saved = typer.Typer(help="List, show and delete saved sessions.", rich_markup_mode=None, no_args_is_help=True)
+saved.command("ls")(sessions.list_sessions)
+saved.command("show")(sessions.show_session)
+saved.command("rm")(sessions.remove_sessions)
+app.add_typer(saved, name="sessions")
+
+
+def main() -> None:
+    """Run the command line; the exit code is its own, and a line on standard error says what went wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(prog_name="codegen-chat", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except CodegenChatError as error:
+        code = _failed(str(error), error.exit_code)
+    except typer.TyperException as error:
+        code = _failed(f"{error.format_message()} (--help lists what there is)", UsageError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except (OSError, SystemExit) as error:
+        # A reader that went away (`| head`) is no error; typer and rich turn it into an exit of their own.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            if isinstance(error, SystemExit):
+                raise
+            code = _failed(str(error), CodegenChatError.exit_code)
+        else:
+            code = 0
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _failed(message: str, code: int) -> int:
+    from codegen_chat.terminal.screen import visible
+
+    with suppress(OSError):
+        sys.stderr.write(f"codegen-chat: {visible(message)}\n")
+    return code

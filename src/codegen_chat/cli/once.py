@@ -1,0 +1,162 @@
+"""`complete` and `exec`: the model without a sandbox, the sandbox without a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codegen_chat.cli.options import (
+    CODE_FAILED,
+    INTERRUPTED,
+    AllowRead,
+    AllowWrite,
+    Device,
+    Dtype,
+    Json,
+    MaxNewTokens,
+    Memory,
+    Model,
+    Samples,
+    Seed,
+    Temperature,
+    Timeout,
+    TopK,
+    TopP,
+    UnsafeExec,
+    decoded,
+    settled,
+    source,
+)
+from codegen_chat.errors import SandboxUnavailable
+
+if TYPE_CHECKING:
+    from codegen_chat.turn import Execution
+
+
+def complete(
+    ctx: typer.Context,
+    text: Annotated[str, typer.Argument(metavar="TEXT|-", help="What the model continues, as it is; - is standard input.")],
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    as_json: Json = False,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = None,
+) -> int:
+    """Let the model continue a text as it is.
+
+    No session, no sandbox, no conversation format.
+    """
+    settings = settled(ctx)
+    prompt = decoded(source("-"), "standard input") if text == "-" else text
+
+    from codegen_chat.api import load
+    from codegen_chat.session.records import completion_to_json
+    from codegen_chat.terminal.screen import visible
+    from codegen_chat.turn import Completion
+
+    loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+    show = visible if sys.stdout.isatty() else str
+    for index in range(settings.samples):
+        for event in loaded.stream(
+            prompt,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            stop=stop or (),
+            seed=settings.seed + index,
+        ):
+            if not isinstance(event, Completion):
+                sys.stdout.write("" if as_json else show(event.text))
+            else:
+                sys.stdout.write((json.dumps(completion_to_json(event)) if as_json else "") + "\n")
+                if event.finish_reason == "interrupted":
+                    return INTERRUPTED
+            sys.stdout.flush()
+    return 0
+
+
+def execute(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A Python file; - is standard input.")],
+    as_json: Json = False,
+    files: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the files that it wrote into this folder, which is new or empty.")
+    ] = None,
+    timeout: Timeout = None,
+    memory: Memory = None,
+    allow_read: AllowRead = None,
+    allow_write: AllowWrite = None,
+    unsafe_exec: UnsafeExec = False,
+) -> int:
+    """Run one Python file in the sandbox.
+
+    No model. With --json one line: status, stdout, stderr, value, error, duration, tier. The status is one of ok, error, timeout,
+    memory, output, killed, interrupted, refused (no sandbox holds here, and nothing was executed).
+    """
+    settings = settled(ctx)
+    code = decoded(source(file), file)
+
+    from codegen_chat.api import sandbox, walls
+    from codegen_chat.terminal.screen import Screen
+    from codegen_chat.turn import Execution
+
+    progress = Screen(sys.stderr, plain=True)
+    result = Execution("interrupted")
+    kernel, refusal = sandbox(settings, unsafe=unsafe_exec)
+    if kernel is None:
+        if as_json:
+            sys.stdout.write(_told(result, None, refusal) + "\n")
+        raise SandboxUnavailable(f"nothing was executed: {refusal}")
+    with kernel:
+        if unsafe_exec:
+            for line in walls(kernel):
+                progress.error(line)
+        for event in kernel.execute(code, parent=None, turn=None):
+            if isinstance(event, Execution):
+                result = event
+            elif not as_json:
+                stream = sys.stdout if event.stream == "stdout" else sys.stderr
+                stream.write(event.text)
+                stream.flush()
+        if files is not None:
+            for name in kernel.save_files(result.files, files):
+                progress.error(f"{name} was left out: it is no ordinary file")
+        tier = kernel.tier
+    if as_json:
+        sys.stdout.write(_told(result, tier) + "\n")
+    else:
+        if result.value is not None:
+            sys.stdout.write(result.value + "\n")
+        if result.failure:
+            sys.stderr.write(result.failure.traceback.rstrip() + "\n")
+        elif result.status != "ok":
+            sys.stderr.write(f"codegen-chat: {result.status} after {result.duration:.1f} s {result.note}".rstrip() + "\n")
+    if result.status == "interrupted":
+        return INTERRUPTED
+    return 0 if result.status == "ok" else CODE_FAILED
+
+
+def _told(result: Execution, tier: str | None, refusal: str | None = None) -> str:
+    """Return what came of a file as a line of JSON."""
+    from codegen_chat.session.records import execution_to_json
+
+    data = execution_to_json(result)
+    status, error = data["status"], data["failure"]
+    if refusal is not None:
+        status, error = "refused", {"type": "SandboxUnavailable", "message": refusal, "line": 0, "traceback": ""}
+    elif status not in {"ok", "error"}:  # the code's own exception then says where it was, and not what was the matter
+        said = result.note or f"{status} after {result.duration:.1f} s"
+        error = {"line": 0, "traceback": "", **(error or {}), "type": status, "message": said}
+    told = {key: data[key] for key in ("stdout", "stderr", "value")}
+    return json.dumps({"status": status, **told, "error": error, "duration": data["duration"], "tier": tier})
