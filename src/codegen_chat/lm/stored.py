@@ -198,7 +198,7 @@ class Weights:
 
     def is_int8(self, key: str) -> bool:
         """Tell whether a matrix is stored as int8 with the scales of its rows."""
-        return key + SCALE in self.places and not self.is_int4(key)
+        return key + SCALE in self.places and self.places[key].kind == "I8"
 
     def is_int4(self, key: str) -> bool:
         """Tell whether a matrix is stored as int4, two numbers a byte, with the scales of its groups."""
@@ -216,21 +216,26 @@ class Weights:
 
     def published(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return what `floats` does, with the rows of qkv in the published order."""
-        array = self.places[key].read(start, stop)
         if self.is_int4(key):
-            return from_int4(array, self.places[key + SCALE].read(start, stop), self._shapes[key][1])
-        if array.dtype == np.int8 and self.is_int8(key):
-            return array.astype(np.float32) * self.places[key + SCALE].read(start, stop).astype(np.float32)[:, None]
+            return from_int4(*self.packed(key, start, stop), self._shapes[key][1])
+        if self.is_int8(key):
+            numbers, scales = self.packed(key, start, stop)
+            return numbers.astype(np.float32) * scales[:, None]
+        array = self.places[key].read(start, stop)
         if array.dtype.kind != "f":
             raise CheckpointError(f"{key} is stored as {array.dtype}, which is no weight")
         return array
 
     def int8(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,)."""
-        numbers, scales = (self.places[name].read() if "qkv" in key else self.places[name].read(start, stop) for name in (key, key + SCALE))
-        if "qkv" in key:
-            numbers, scales = (heads_in_order(array, self.config.partitions)[start:stop] for array in (numbers, scales))
-        return numbers, scales.astype(np.float32)
+        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,); those of qkv in the order of the heads."""
+        if not key.endswith("qkv_proj.weight"):
+            return self.packed(key, start, stop)
+        numbers, scales = (heads_in_order(array, self.config.partitions)[start:stop] for array in self.packed(key))
+        return numbers, scales
+
+    def packed(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Return rows of an int8 or int4 matrix as they are stored, in the published order, and their scales."""
+        return self.places[key].read(start, stop), self.places[key + SCALE].read(start, stop).astype(np.float32)
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -273,6 +278,16 @@ def _and_more(keys: list[str]) -> str:
 
 def _instead(folder: Path) -> str:
     """Say which file of another framework or format lies there, if one does."""
-    others = ("tf_model.h5", "flax_model.msgpack", "adapter_model.safetensors", "*.gguf", "*.ckpt", "*.pt", "*.onnx", "*.bin", "*.safetensors")
+    others = (
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "adapter_model.safetensors",
+        "*.gguf",
+        "*.ckpt",
+        "*.pt",
+        "*.onnx",
+        "*.bin",
+        "*.safetensors",
+    )
     found = next((path.name for pattern in others for path in sorted(folder.glob(pattern))), None)
     return f"; {found} is of another kind" if found else ""
