@@ -1,4 +1,4 @@
-"""A hub on this machine that speaks the real one's HTTP: its model API, /resolve/ with commits and etags, large files by redirect, ranges.
+"""A hub on this machine that speaks the real one's HTTP: model API, /resolve/ with commits and etags, redirects, ranges.
 
 The knobs are attributes: what is asked of who wants a model, where the connection breaks off, which bytes are false.
 """
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         name, revision = (found[1], found[2]) if found else ("", None)
         folder = self.server.repositories.get(name)
         if folder is None:
-            self._refuse(401 if self.server.token is None else 404, "RepoNotFound", "Repository not found")
+            self._refuse(404 if self.headers.get("Authorization") else 401, "RepoNotFound", "Repository not found")
         elif self.server.token is not None and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self._refuse(401, "RepoNotFound", "Repository not found")
         elif self.server.gated:
@@ -110,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
                 size = self.server.claimed or size
                 entry |= {"size": size, "lfs": {"sha256": digest, "size": size, "pointerSize": 134}}
             siblings.append(entry)
-        return {"_id": "0", "id": name, "modelId": name, "private": False, "sha": COMMIT, "tags": [], "downloads": 0, "likes": 0,
-                "siblings": siblings, "lastModified": "2022-10-04T00:00:00.000Z", "createdAt": "2022-04-11T00:00:00.000Z"}  # fmt: skip
+        counts = {"private": False, "tags": [], "downloads": 0, "likes": 0}
+        return {"_id": "0", "id": name, "modelId": name, "sha": COMMIT, "siblings": siblings} | counts
 
     def _tree(self, folder: Path) -> list[dict[str, Any]]:
         return [
@@ -128,7 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         # As another host, as the real one's are: a token must not go there.
         linked = {"X-Linked-Size": str(path.stat().st_size), "X-Linked-Etag": f'"{digest}"'}
-        self._head(302, headers | linked | {"Location": f"http://localhost:{self.server.server_port}/cdn/{digest}{path}", "Content-Length": "0"})
+        self._head(
+            302,
+            headers
+            | linked
+            | {"Location": f"http://localhost:{self.server.server_port}/cdn/{digest}{path}", "Content-Length": "0"},
+        )
 
     def _send(self, path: Path, *, body: bool) -> None:
         size, start = path.stat().st_size, 0

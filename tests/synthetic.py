@@ -1,14 +1,16 @@
 """Checkpoints with the names, shapes, dtypes and files of the published ones, and random numbers.
 
-What the hub holds: fp16 `pytorch_model.bin` with the buffers of its day, a config.json with keys that nobody reads any more, GPT-2's vocabulary
-with runs of spaces and tabs (`nl` has none). A fine-tune may hold the same in three other layouts.
+What the hub holds: fp16 `pytorch_model.bin` with the buffers of its day, a config.json with keys that nobody reads, GPT-2's
+vocabulary with runs of spaces and tabs (`nl` has none). A fine-tune may hold the same in three other layouts.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from torch import Tensor
 
 from codegen_chat.lm.config import PUBLISHED, Config
-from codegen_chat.lm.stored import shapes
+from codegen_chat.lm.stored import shapes, write_safetensors
 
 LAYOUTS = ("bin", "safetensors", "bin shards", "safetensors shards")
 RUNS = {" " * n: 50288 - n for n in range(31, 1, -1)} | {"\t" * n: 50296 - n for n in range(9, 1, -1)}
@@ -41,7 +43,7 @@ def write(
     eos: int = 50256,
     parts: bool = False,
 ) -> Path:
-    """Write a checkpoint. `eos` is what config.json says, 2 in old ones; `parts` leaves tokenizer.json out, as very old ones do."""
+    """Write a checkpoint. `eos` is what config.json says, 2 in old ones; `parts` leaves tokenizer.json out, as old ones do."""
     folder.mkdir(parents=True, exist_ok=True)
     told = config.to_dict() | {
         "bos_token_id": 1,
@@ -62,7 +64,7 @@ def write(
         for i in range(config.n_layer):  # as transformers 4.21 saved them
             mask = torch.ones(config.n_positions, config.n_positions, dtype=torch.uint8).tril()
             tensors[f"transformer.h.{i}.attn.causal_mask"] = mask[None, None]
-    _save(folder, tensors, layout)
+    save_weights(folder, tensors, layout)
     vocabulary(folder, data, parts=parts)
     return folder
 
@@ -74,11 +76,26 @@ def weights(config: Config, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         count = torch.Size(shape).numel()
         spread, middle = (0.1, 1.0 if key.endswith("weight") else 0.0) if ".ln_" in key else (2 / config.n_embd**0.5, 0.0)
         base = torch.roll(noise, 7919 * number).mul(spread).add(middle).to(dtype)
-        # An odd length, so that its copies do not fall into step with the rows.
-        yield key, base[: (1 << 20) - 3].repeat(count // ((1 << 20) - 3) + 1)[:count].view(shape).clone()
+        tensor = torch.empty(count, dtype=dtype)
+        for piece in tensor.split(len(base) - 3):  # an odd length: its copies do not fall into step with the rows
+            piece.copy_(base[: len(piece)])
+        yield key, tensor.view(shape)
 
 
-def _save(folder: Path, tensors: dict[str, Tensor], layout: str) -> None:
+def hollow(folder: Path, config: Config) -> None:
+    """Write a checkpoint in fp16 whose weights are a hole in the file: zeros that take no room."""
+    (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    vocabulary(folder)
+    tensors = {key: ("F16", shape) for key, shape in shapes(config).items()}
+    path = folder / "model.safetensors"
+    with suppress(AssertionError):  # nothing but the header is written
+        list(write_safetensors(path, tensors, iter(()), {"format": "pt"}))
+    size = path.stat().st_size + 2 * sum(torch.Size(shape).numel() for _, shape in tensors.values())
+    os.truncate(path, size)
+
+
+def save_weights(folder: Path, tensors: dict[str, Tensor], layout: str) -> None:
+    """Write the weights in one of LAYOUTS."""
     pickled, sharded = layout.startswith("bin"), layout.endswith("shards")
     single = "pytorch_model.bin" if pickled else "model.safetensors"
     save = torch.save if pickled else lambda part, path: save_file(part, path, {"format": "pt"})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codegen_chat.cli.options import Json, Model, decoded, settled, source
-from codegen_chat.errors import CheckpointError, CodegenChatError, ModelUnavailable
+from codegen_chat.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from codegen_chat.terminal.screen import Screen
@@ -25,50 +25,28 @@ def list_models(as_json: Json = False) -> int:
     With what they take of disk and memory at each precision, and whether this machine has it.
     """
     from codegen_chat.lm import fit, hub, shelf
-    from codegen_chat.lm.config import PUBLISHED, Config
 
     free, room = fit.free_memory(), fit.free_disk(hub.cache())
-    rows: list[dict[str, object]] = []
-    found = dict(shelf.here())
-    for name in (*found, *(known for known in shelf.FAMILY if known not in found)):
-        folder = found.get(name)
-        size = fit.DOWNLOADS[shelf.FAMILY[name]] if folder is None else shelf.size(folder)
-        row: dict[str, object] = {"name": name, "here": str(folder) if folder else None, "bytes": size}
-        try:
-            config = Config.read(folder / "config.json") if folder else PUBLISHED[shelf.FAMILY[name]]
-        except CheckpointError as error:
-            row["error"] = str(error)
-        else:
-            needs = {dtype: fit.memory(config, dtype) for dtype in fit.DTYPES}
-            row |= {"fits_disk": folder is not None or size < room, "memory": needs}
-            row["fits_memory"] = {dtype: need < free for dtype, need in needs.items()}
-        rows.append(row | {"licence": shelf.licence(name, folder)})
-    if as_json:
-        for row in rows:
-            sys.stdout.write(json.dumps(row) + "\n")
-    else:
-        _table(rows, free, room)
-    return 0
-
-
-def _table(rows: list[dict[str, object]], free: int, room: int) -> None:
-    from codegen_chat.lm import fit
-
+    models = list(shelf.listing())
+    wide = max(len(model.name) for model in models)
     screen = _screen()
-    wide = max(len(str(row["name"])) for row in rows)
-    screen.say(f"{'model':<{wide}}  {'disk':>9} {'':<8}" + "".join(f"{dtype:>9} " for dtype in fit.DTYPES) + " licence")
-    for row in rows:
-        line = f"{row['name']:<{wide}}  {_amount(row['bytes']):>9}"  # type: ignore[str-bytes-safe]
-        if "error" in row:
-            screen.say(f"{line} damaged: {row['error']}")
+    if not as_json:
+        screen.say(f"{'model':<{wide}}  {'disk':>9} {'':<8}" + "".join(f"{dtype:>9} " for dtype in fit.DTYPES) + " licence")
+    for model in models:
+        needs = {dtype: fit.memory(model.config, dtype) for dtype in fit.DTYPES} if model.config else {}
+        state = "damaged" if not needs else "here" if model.folder else "to pull" if model.bytes < room else "too big"
+        if as_json:
+            told = {"name": model.name, "state": state, "folder": model.folder and str(model.folder), "bytes": model.bytes}
+            fits = {dtype: need < free for dtype, need in needs.items()}
+            sys.stdout.write(json.dumps(told | {"memory": needs, "fits": fits, "licence": model.licence}) + "\n")
             continue
-        state = "here" if row["here"] else "to pull" if row["fits_disk"] else "too big"
-        needs, fits = row["memory"], row["fits_memory"]
-        assert isinstance(needs, dict)
-        assert isinstance(fits, dict)
-        cells = "".join(f"{_amount(need):>9}{' ' if fits[dtype] else '!'}" for dtype, need in needs.items())
-        screen.say(f"{line} {state:<8}{cells} {row['licence'] or 'see its card'}")
-    screen.say(f"The columns are memory by --dtype; {_amount(free)} are free, ! does not fit. {_amount(room)} of disk are free.")
+        cells = "".join(f"{_amount(need):>9}{' ' if need < free else '!'}" for need in needs.values())
+        screen.say(f"{model.name:<{wide}}  {_amount(model.bytes):>9} {state:<8}{cells} {model.licence or 'see its card'}")
+    if not as_json:
+        screen.say(
+            f"The columns are memory by --dtype: {_amount(free)} are free, and ! does not fit. {_amount(room)} of disk are free."
+        )
+    return 0
 
 
 def pull(
@@ -234,7 +212,6 @@ def _screen() -> Screen:
     return Screen(sys.stdout, plain=True)
 
 
-def _amount(count: object) -> str:
-    """Write a number of bytes with three digits."""
-    assert isinstance(count, int | float)
+def _amount(count: float) -> str:
+    """Write a number of bytes."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

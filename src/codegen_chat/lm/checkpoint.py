@@ -105,22 +105,22 @@ def pickled(path: Path) -> dict[str, Place]:
     try:
         with FakeTensorMode():
             loaded = torch.load(path, weights_only=True)
-        if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
-            raise CheckpointError(f"{path} is not a checkpoint: it holds no dictionary of tensors")
-        return {str(key): _place(path, tensor) for key, tensor in loaded.items()}
-    except CheckpointError:
-        raise
+        tensors = isinstance(loaded, dict) and all(isinstance(tensor, Tensor) for tensor in loaded.values())
+        places = {str(key): _place(path, tensor) for key, tensor in loaded.items()} if tensors else None
     except Exception as error:  # noqa: BLE001  torch.load raises whatever the bytes make it raise
         raise CheckpointError(f"{path} is damaged, or not a checkpoint of plain tensors: {first_line(error)}") from None
+    if places is None:
+        raise CheckpointError(f"{path} is not a checkpoint: it holds no dictionary of tensors")
+    return places
 
 
 def _place(path: Path, tensor: Tensor) -> Place:
     """Return where a tensor lies. torch.load notes the place of a storage in its file on the storage."""
-    begin: int = tensor.untyped_storage()._checkpoint_offset  # type: ignore[attr-defined]  # noqa: SLF001  as torch's recipe does
+    begin = tensor.untyped_storage()._checkpoint_offset  # noqa: SLF001  as torch's own recipe does
     turned = tensor.dim() == 2 and not tensor.is_contiguous() and tensor.t().is_contiguous()
-    if not (turned or tensor.is_contiguous()):
+    if begin is None or not (turned or tensor.is_contiguous()):
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} that lies in pieces")
-    offset = begin + tensor.storage_offset() * tensor.element_size()
+    offset = begin + int(tensor.storage_offset()) * tensor.element_size()
     return Place(path, _KINDS[tensor.dtype], tuple(tensor.shape), offset, turned)
 
 

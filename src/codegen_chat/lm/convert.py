@@ -1,7 +1,7 @@
 """A checkpoint written anew, piece by piece: for transformers, or with weights of 8 or 4 bits. No torch, unless it is a pickle.
 
-The folder that comes of it has one layout, whichever the checkpoint had: `config.json`, `model.safetensors` under the published names,
-`tokenizer.json` and `generation_config.json`. It appears whole or not at all.
+The folder that comes of it has one layout, whichever the checkpoint had: `config.json`, `model.safetensors` under the published
+names, `tokenizer.json` and `generation_config.json`. It appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from codegen_chat.errors import UsageError
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.hub import CARDS, files
-from codegen_chat.lm.quantize import GROUP, packed_shape, to_int4, to_int8
+from codegen_chat.lm.native import GROUP
+from codegen_chat.lm.quantize import packed_shape, to_int4, to_int8
 from codegen_chat.lm.shelf import made_whole
 from codegen_chat.lm.stored import SCALE, SINGLE, TYPES, Weights, shapes, write_safetensors
 from codegen_chat.lm.tokenizer import END_OF_TEXT, Tokenizer
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 TARGETS = ("transformers", "int8", "int4")
 
-PIECE = 1 << 24
-"""Numbers that are converted at once: some 200 MB with all that is made of them."""
+PIECE = 1 << 18
+"""Numbers that are converted at once: what is made of them stays in a core's cache."""
 
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -98,7 +99,7 @@ def _metadata(to: str) -> dict[str, str]:
     """Return what the file says of itself; `format` is what transformers asks for."""
     scales = {
         "int8": f"a matrix is its int8 rows, each times its number in <key>{SCALE}",
-        "int4": f"a matrix is two numbers a byte, the first in the lower half, less 8, each {GROUP} of a row times their number in <key>{SCALE}",
+        "int4": f"a matrix is two numbers a byte, the lower half first, less 8, each {GROUP} of a row times one of <key>{SCALE}",
     }
     return {"format": "pt"} | {name: text for name, text in scales.items() if name == to}
 

@@ -1,8 +1,8 @@
 """A model from the hub into its local cache, and whether what lies there is what the hub says it is.
 
-The hub's library lists the files, knows the token and speaks HTTP; HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the proxies are its own.
-What it would do otherwise is done here: a part of a file survives the process that fetched it, and a file joins the cache only once its
-checksum is right. The cache's layout is the library's, so what it fetched is found here and the other way round.
+The hub's library lists the files, knows the token and speaks HTTP; HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the proxies are its
+own. What it would do otherwise is done here: a part of a file survives the process that fetched it, and a file joins the cache
+only once its checksum is right. The cache's layout is the library's: what it fetched is found here, and the other way round.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from codegen_chat.errors import CheckpointError, ModelUnavailable
 from codegen_chat.lm.hub import CARDS, TEXTS, cache
-from codegen_chat.lm.stored import LAYOUTS
+from codegen_chat.lm.stored import LAYOUTS, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -42,7 +43,7 @@ def pull(name: str, revision: str = "main", tell: Tell = lambda *_: None) -> Pat
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the model is asked for, and nothing else
     import huggingface_hub  # noqa: PLC0415  heavy, and needed only here
-    from huggingface_hub.utils import disable_progress_bars  # noqa: PLC0415
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
 
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each new try
@@ -56,12 +57,8 @@ def pull(name: str, revision: str = "main", tell: Tell = lambda *_: None) -> Pat
         for file in wanted:
             blob = repository / "blobs" / file.digest
             if not blob.exists():
-                _fetch(
-                    huggingface_hub.hf_hub_url(name, file.name, revision=info.sha),
-                    blob,
-                    file,
-                    lambda size, done=done: tell(done + size, total),
-                )  # type: ignore[misc]
+                url = huggingface_hub.hf_hub_url(name, file.name, revision=info.sha)
+                _fetch(url, blob, file, partial(_further, tell, done, total))
             done += file.size
             tell(done, total)
             link = snapshot / file.name
@@ -77,6 +74,10 @@ def pull(name: str, revision: str = "main", tell: Tell = lambda *_: None) -> Pat
     except Exception as error:  # noqa: BLE001  the library has dozens of kinds
         raise ModelUnavailable(f"{name} cannot be fetched: {_reason(error, revision)}") from None
     return snapshot
+
+
+def _further(tell: Tell, done: int, total: int, size: int) -> None:
+    tell(done + size, total)
 
 
 def damaged(snapshot: Path) -> Iterator[tuple[str, bool]]:
@@ -130,14 +131,14 @@ def _room(name: str, repository: Path, wanted: list[_File]) -> None:
 def _fetch(url: str, blob: Path, file: _File, tell: Callable[[int], None]) -> None:
     """Fetch a file, from where its part ends; it becomes the blob once its checksum is right."""
     from huggingface_hub.file_download import http_get  # noqa: PLC0415
-    from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # noqa: PLC0415
 
     part = blob.with_name(_part(blob.name))
     with _Told(part, tell) as target:
         size = target.seek(0, os.SEEK_END)
         if size < file.size:
             headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # ranges of the file itself
-            http_get(url, target, resume_size=size, headers=headers, expected_size=file.size, displayed_filename=file.name)  # type: ignore[arg-type]
+            http_get(url, target, resume_size=size, headers=headers, expected_size=file.size, displayed_filename=file.name)
     if _digest(part, file.digest) != file.digest:
         part.unlink()
         raise ModelUnavailable(f"{file.name} came with a wrong checksum and was thrown away: try again")
@@ -177,20 +178,18 @@ def _reason(error: Exception, revision: str) -> str:
     """Say in a line what was in the way, and what to do."""
     from huggingface_hub import errors  # noqa: PLC0415
 
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, and the network is not asked"
-    if isinstance(error, errors.GatedRepoError):
-        return "its owner asks for an agreement: accept it on its page, and set HF_TOKEN"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"it has no revision {revision!r}"
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        if isinstance(error, errors.RepositoryNotFoundError) or status in {401, 403, 404}:
-            return f"the hub knows no such model, or it is private (answer {status}): check the name, and set HF_TOKEN if it is private"
-        return f"the hub answered {status}: try again later"
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
+    unknown = f"the hub knows no such model, or it is private (answer {status}): check the name, set HF_TOKEN if it is private"
+    kinds: dict[type[Exception], str] = {
+        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set, and the network is not asked",
+        errors.GatedRepoError: "its owner asks for an agreement: accept it on its page, and set HF_TOKEN",
+        errors.RevisionNotFoundError: f"it has no revision {revision!r}",
+        errors.RepositoryNotFoundError: unknown,
+        errors.HfHubHTTPError: unknown if status in {401, 403, 404} else f"the hub answered {status}: try again later",
+    }
+    for kind, reason in kinds.items():
+        if isinstance(error, kind):
+            return reason
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full: make room and say it again, what has come is kept"
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{error.filename or 'the cache'}: {error.strerror}"
-    line = str(error).partition("\n")[0][:200] or type(error).__name__
-    return f"{line}: say it again, what has come is kept"
+    return f"{first_line(error)}: say it again, what has come is kept"

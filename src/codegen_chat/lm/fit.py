@@ -11,8 +11,6 @@ from codegen_chat.lm.quantize import packed_shape
 from codegen_chat.lm.stored import shapes
 
 DTYPES = ("fp32", "fp16", "int8", "int4")
-DOWNLOADS = {"350M": 797_000_000, "2B": 5_690_000_000, "6B": 14_300_000_000, "16B": 32_200_000_000}
-"""The bytes of the published files, by size."""
 
 
 def memory(config: Config, dtype: str) -> int:

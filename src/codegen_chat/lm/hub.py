@@ -29,8 +29,8 @@ SHELF_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 def locate(name: str) -> Path:
     """Return the folder of a model.
 
-    `name` is "nano", a folder, a name on the shelf, or a hub name such as Salesforce/codegen-350M-mono, with @REVISION or without,
-    that is in the cache of HF_HOME. Raises ModelUnavailable with one line that says what to do.
+    `name` is "nano", a folder, a name on the shelf, or a hub name such as Salesforce/codegen-350M-mono, with @REVISION or
+    without, that is in the cache of HF_HOME. Raises ModelUnavailable with one line that says what to do.
     """
     if name == EMBEDDED:
         if not (ASSETS / EMBEDDED / "config.json").is_file():
@@ -53,14 +53,14 @@ def locate(name: str) -> Path:
     if found is None:
         revision = f" --revision {hub_name[2]}" if hub_name[2] else ""
         raise ModelUnavailable(
-            f"{name} is not on this machine (looked in {cache()}): `codegen-chat models pull {hub_name[1]}{revision}` fetches it; "
+            f"{name} is not on this machine: `codegen-chat models pull {hub_name[1]}{revision}` fetches it into {cache()}; "
             f"without a network, `hf download {hub_name[1]}{revision} --local-dir DIR` elsewhere and `codegen-chat models add DIR` here"
         )
     return found
 
 
 def name(path: Path) -> str:
-    """Return what to call the model of a folder in records: "nano", its name on the shelf or in the hub, else the folder's own."""
+    """Return what records call the model of a folder: "nano", its name on the shelf or in the hub, else the folder's own."""
     if path == ASSETS / EMBEDDED:
         return EMBEDDED
     if path.is_relative_to(shelf()):

@@ -14,7 +14,7 @@ from codegen_chat.lm.native import GROUP
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TRIALS = [-8.4 + 0.2 * trial for trial in range(9)]
+TRIALS = np.float32(-8.4) + np.float32(0.2) * np.arange(9, dtype=np.float32)
 """Where the number that is largest may land in int4: of these scales that with the least squared error is taken."""
 
 
@@ -27,22 +27,24 @@ def to_int8(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]
 
 
 def to_int4(weight: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return weight (R, C) as int4, see `packed_shape`, and the scales of its groups; a scale has the sign that its peak asks for.
+    """Return weight (R, C) as int4, see `packed_shape`, and the scales (R, groups); a scale has the sign that its peak asks for.
 
-    The rounding is that of the native step, so what is stored and loaded computes what packing at load would.
+    The rule is the native step's, and what it gives is kept by rounding once more: stored and loaded, it stays what it is.
     """
     groups = _grouped(weight)
     most, least = groups.max(axis=2), groups.min(axis=2)
     peak = np.where(-least >= most, least, most)
     best, error = np.zeros_like(peak), np.full_like(peak, np.inf)
+    whole = np.empty_like(groups)
     for place in TRIALS:
-        scale = peak / np.float32(place)
-        off = groups - _whole(groups, scale) * scale[..., None]
+        scale = peak / place
+        off = np.subtract(np.multiply(_round(groups, scale, whole), scale[..., None], out=whole), groups, out=whole)
         total = np.einsum("rgc,rgc->rg", off, off)
         better = total < error
-        best, error = np.where(better, scale, best), np.where(better, total, error)
-    numbers = (_whole(groups, best) + 8).astype(np.uint8).reshape(len(weight), -1)
-    return numbers[:, ::2] | numbers[:, 1::2] << 4, best
+        np.copyto(best, scale, where=better)
+        np.copyto(error, total, where=better)
+    numbers: NDArray[np.uint8] = (_round(groups, best, whole) + 8).astype(np.uint8).reshape(len(weight), -1)
+    return np.bitwise_or(numbers[:, ::2], numbers[:, 1::2] * np.uint8(16)), best
 
 
 def from_int4(packed: NDArray[np.uint8], scales: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
@@ -70,10 +72,8 @@ def _grouped(weight: NDArray[Any]) -> NDArray[np.float32]:
     return groups.reshape(rows, -1, GROUP)
 
 
-def _whole(groups: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+def _round(groups: NDArray[np.float32], scale: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round groups to the whole numbers of their scales."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = np.where(scale == 0, 0, 1 / scale)
-    scaled = groups * inverse[..., None].astype(np.float32)
-    whole: NDArray[np.float32] = np.clip(np.rint(scaled, out=scaled), -8, 7, out=scaled)
-    return whole
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    np.rint(np.multiply(groups, inverse[..., None], out=out), out=out)
+    return np.clip(out, -8, 7, out=out)

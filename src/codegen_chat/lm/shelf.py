@@ -9,9 +9,10 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from codegen_chat.errors import ModelUnavailable, UsageError
+from codegen_chat.errors import CheckpointError, ModelUnavailable, UsageError
 from codegen_chat.lm import hub
 from codegen_chat.lm.config import PUBLISHED, Config
 from codegen_chat.lm.hub import ASSETS, CARDS, EMBEDDED, HUB_NAME, SHELF_NAME, TEXTS, WEIGHTS, cache, cached, files, shelf
@@ -20,6 +21,9 @@ from codegen_chat.lm.tokenizer import Tokenizer
 
 FAMILY = {f"Salesforce/codegen-{size}-{data}": size for size in PUBLISHED for data in ("nl", "multi", "mono")}
 """The twelve published models, and the size of each."""
+
+DOWNLOADS = {"350M": 797_000_000, "2B": 5_690_000_000, "6B": 14_300_000_000, "16B": 32_200_000_000}
+"""The bytes of the published files, by size."""
 
 UNFINISHED = ".unfinished"
 """What the folder of a model is called while it is made."""
@@ -47,8 +51,8 @@ def here() -> Iterator[tuple[str, Path]]:
 def add(folder: Path, called: str | None = None) -> str:
     """Put a checkpoint's folder on the shelf and return its name there: the folder's own, or the published one that it is.
 
-    Its files are linked where that is possible, and copied where not: the folder may then go. Raises CheckpointError where it is no
-    checkpoint, UsageError where the name is taken or the shelf cannot be written.
+    Its files are linked where that is possible, and copied where not: the folder may then go. Raises CheckpointError where it is
+    none, UsageError where the name is taken or the shelf cannot be written.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
@@ -71,7 +75,7 @@ def add(folder: Path, called: str | None = None) -> str:
 
 @contextmanager
 def made_whole(target: Path) -> Iterator[Path]:
-    """Give a folder to be filled, which becomes `target`, new or empty, only when all went well. Raises UsageError where it cannot."""
+    """Give a folder to be filled, which becomes `target`, new or empty, once all went well. Raises UsageError where it cannot."""
     target = target.absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UsageError(f"{target} is there already: name a new folder")
@@ -113,15 +117,43 @@ def remove(called: str) -> int:
     return size
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model that is here or could be had."""
+
+    name: str
+    folder: Path | None
+    """Where it is, None where it is not here."""
+    bytes: int
+    """What it takes of the disk."""
+    config: Config | None
+    """Its shape, None where its config.json cannot be read."""
+    licence: str
+    """What is known, or what its card says; "" where neither says anything."""
+
+
+def listing() -> Iterator[Listed]:
+    """Yield the models of this machine, then the published ones that are not here."""
+    found = dict(here())
+    for called, folder in found.items():
+        try:
+            config = Config.read(folder / "config.json")
+        except CheckpointError:
+            config = None
+        yield Listed(called, folder, size(folder), config, _licence(called, folder))
+    for called, published in FAMILY.items():
+        if called not in found:
+            yield Listed(called, None, DOWNLOADS[published], PUBLISHED[published], "bsd-3-clause")
+
+
 def size(folder: Path) -> int:
     """Return the bytes of a model's weights and texts."""
     return sum(file.stat().st_size for file in files(folder, *WEIGHTS, *TEXTS))
 
 
-def licence(called: str, folder: Path | None) -> str:
-    """Return under which licence a model stands: what is known, or what its card says; "" where neither does."""
+def _licence(called: str, folder: Path) -> str:
     if called == EMBEDDED or called.partition("@")[0] in FAMILY:
         return "bsd-3-clause"
-    card = folder / "README.md" if folder else None
-    found = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card and card.is_file() else None
+    card = folder / "README.md"
+    found = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
     return found[1] if found else ""

@@ -1,8 +1,8 @@
 """Tensors in files, as numpy arrays: safetensors, the hub's `pytorch_model.bin`, and shards of either. Only pickles need torch.
 
 Reading is strict. A tensor that is missing, of a wrong shape or unknown is refused in one line that names it; only the buffers
-that come and go between versions of transformers are ignored. A file's header says where its tensors lie, and they are read when they
-are asked for, by rows where that is enough: the peak is what is made of them, and a piece of the largest. Nothing is mapped.
+that come and go between versions of transformers are ignored. A file's header says where its tensors lie, and they are read when
+they are asked for, by rows where that is enough: the peak is what is made of them, and a piece of the largest. Nothing is mapped.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Weights:
         return key + SCALE in self.places and self.places[key].kind == "U8"
 
     def floats(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return a weight, or some rows, in the floating point that it is stored in; int8 and int4 times their scales, in float32.
+        """Return a weight, or some rows, in the floating point that it is stored in; int8 and int4 times their scales in float32.
 
         The rows of qkv are q, k and v in the order of the heads.
         """
@@ -227,7 +227,7 @@ class Weights:
         return array
 
     def int8(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,); those of qkv in the order of the heads."""
+        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,); qkv's in the order of the heads."""
         if not key.endswith("qkv_proj.weight"):
             return self.packed(key, start, stop)
         numbers, scales = (heads_in_order(array, self.config.partitions)[start:stop] for array in self.packed(key))
