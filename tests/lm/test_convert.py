@@ -15,7 +15,7 @@ from codegen_chat.lm import checkpoint, hub, native
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.convert import convert
 from codegen_chat.lm.model import TorchStep
-from codegen_chat.lm.quantize import GROUP, from_int4, packed_shape, to_int4, to_int8
+from codegen_chat.lm.quantize import from_int4, packed_shape, to_int4, to_int8
 from codegen_chat.lm.stored import Weights, shapes
 from codegen_chat.lm.tokenizer import Tokenizer
 
@@ -110,7 +110,7 @@ def test_int4_is_what_it_says() -> None:
     assert (packed.shape, scales.shape) == packed_shape((7, 50)) == ((7, 32), (7, 2))
     near = from_int4(packed, scales, 50)
     assert (near[2] == 0).all()
-    assert (np.abs(near - weight).reshape(7, 50)[:, :GROUP] <= np.abs(scales[:, :1]) * 1.2 + 1e-6).all()
+    assert (np.abs(near - weight).reshape(7, 50)[:, : native.GROUP] <= np.abs(scales[:, :1]) * 1.2 + 1e-6).all()
     again = from_int4(*to_int4(near), 50)
     assert np.abs(again - near).max() < 1e-6  # what it stands for is kept by rounding once more
     numbers, scale = to_int8(weight)

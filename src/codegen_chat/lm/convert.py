@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ PIECE = 1 << 18
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def convert(source: Path, target: Path, to: str) -> Iterator[tuple[int, int]]:
+def convert(source: Path, target: Path, to: str) -> Generator[tuple[int, int], None, None]:
     """Write the checkpoint of a folder to another one, which is new or empty. Yields bytes written and bytes in all.
 
     transformers: in floating point as it is stored, int8 and int4 as float32, to be loaded by `AutoModelForCausalLM`.

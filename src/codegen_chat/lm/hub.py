@@ -54,7 +54,7 @@ def locate(name: str) -> Path:
         revision = f" --revision {hub_name[2]}" if hub_name[2] else ""
         raise ModelUnavailable(
             f"{name} is not on this machine: `codegen-chat models pull {hub_name[1]}{revision}` fetches it into {cache()}; "
-            f"without a network, `hf download {hub_name[1]}{revision} --local-dir DIR` elsewhere and `codegen-chat models add DIR` here"
+            f"with no network, `hf download {hub_name[1]}{revision} --local-dir DIR` there, `codegen-chat models add DIR` here"
         )
     return found
 
