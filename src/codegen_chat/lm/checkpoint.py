@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from codegen_chat.errors import CheckpointError, UsageError
 from codegen_chat.lm.config import Config
@@ -103,8 +102,7 @@ def pickled(path: Path) -> dict[str, Place]:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     try:
-        with FakeTensorMode():
-            loaded = torch.load(path, weights_only=True)
+        loaded = torch.load(path, map_location="meta", weights_only=True)
         tensors = isinstance(loaded, dict) and all(isinstance(tensor, Tensor) for tensor in loaded.values())
         places = {str(key): _place(path, tensor) for key, tensor in loaded.items()} if tensors else None
     except Exception as error:  # noqa: BLE001  torch.load raises whatever the bytes make it raise
