@@ -29,6 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
             "HOME": str(home),
             "HF_HOME": str(home / "hf"),
             "HF_ENDPOINT": server.endpoint,
+            "OMP_NUM_THREADS": "1",  # threads of torch wait for each other where the cores are busy
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         subprocess.run(["codegen-chat", "models", "pull", NAME], env=environment, check=True, capture_output=True)

@@ -15,7 +15,7 @@ from codegen_chat.lm.config import Config
 from codegen_chat.lm.fetch import damaged
 from codegen_chat.lm.fit import DTYPES, free_memory, memory
 from codegen_chat.lm.hub import name
-from codegen_chat.lm.stored import Weights
+from codegen_chat.lm.stored import Weights, shapes
 from codegen_chat.lm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def checks(folder: Path) -> Iterator[tuple[bool, str]]:
         config = Config.read(folder / "config.json")
         weights = Weights(folder, config)
         yield True, f"{len(weights.places)} tensors, every one of the right shape, stored as {weights.dtype}"
+        strange = [key for key in shapes(config) if not _finite(weights, key)]
+        yield not strange, f"weights that are no finite numbers: {', '.join(strange) or 'none'}"
         tokenizer = Tokenizer.load(folder)
         back = tokenizer.decode(tokenizer.encode(_RUNS)) == _RUNS
         yield back, f"the tokenizer: {len(tokenizer)} tokens, and what is encoded {'comes' if back else 'does not come'} back"
@@ -109,6 +111,11 @@ def checks(folder: Path) -> Iterator[tuple[bool, str]]:
         yield False, str(error)
         return
     yield from _computed(step, tokenizer, name(folder))
+
+
+def _finite(weights: Weights, key: str) -> bool:
+    rows = weights.shape(key)[0]
+    return all(bool(np.isfinite(weights.published(key, start, start + 1024)).all()) for start in range(0, rows, 1024))
 
 
 def _computed(step: Step, tokenizer: Tokenizer, called: str) -> Iterator[tuple[bool, str]]:
