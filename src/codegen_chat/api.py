@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto") -> Model:
-    """Load a model: "nano" (embedded), a checkpoint's folder, or the name of one in the hub's cache. Nothing is downloaded.
+    """Load a model: "nano" (embedded), a checkpoint's folder, or a name that `models ls` shows as here. Nothing is downloaded.
 
     `dtype` is auto, fp32, bf16, fp16, int8 or int4; `device` auto, cpu, cuda, ... On a CPU the native step computes, where it was
     built and knows the dtype, and torch where not; auto is then the dtype that the weights are stored in. Raises

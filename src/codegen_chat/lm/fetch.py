@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -43,10 +42,10 @@ def pull(name: str, revision: str = "main", tell: Tell = lambda *_: None) -> Pat
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the model is asked for, and nothing else
     import huggingface_hub  # noqa: PLC0415  heavy, and needed only here
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
+    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]  # noqa: PLC0415
 
     disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each new try
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it reports each new try
     repository = cache() / f"models--{name.replace('/', '--')}"
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision, files_metadata=True)
