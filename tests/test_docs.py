@@ -13,6 +13,8 @@ import pytest
 from tests import synthetic
 from tests.hubserver import Hub
 
+pytestmark = pytest.mark.xdist_group("docs")
+
 DOCS = Path(__file__).parents[1] / "docs"
 NAME = "Salesforce/codegen-350M-mono"
 
