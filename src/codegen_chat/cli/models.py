@@ -140,16 +140,16 @@ def report(
     words = tokenizer.decode(tokenizer.encode(words)[:tokens])
     screen = _screen()
     if not as_json:
-        screen.say("dtype     memory    prompt    decode  perplexity  same token  divergence")
-        screen.say("                  tokens/s  tokens/s                             nats")
+        screen.say("dtype    weights    memory    prompt    decode  perplexity  same token  divergence")
+        screen.say("                            tokens/s  tokens/s                              nats")
     for cost in report.costs(folder, words):
         if as_json:
             sys.stdout.write(json.dumps(cost._asdict()) + "\n")
         else:
-            screen.say(
-                f"{cost.dtype:<6} {_amount(cost.bytes):>9} {cost.prompt_speed:>9.0f} {cost.speed:>9.1f} {cost.perplexity:>11.3f}"
-                f" {cost.same:>11.2%} {cost.divergence:>11.1e}"
-            )
+            sizes = f"{_amount(cost.weights):>9} {_amount(cost.memory):>9}"
+            speeds = f"{cost.prompt_speed:>9.0f} {cost.speed:>9.1f}"
+            losses = f"{cost.perplexity:>11.3f} {cost.same:>11.2%} {cost.divergence:>11.1e}"
+            screen.say(f"{cost.dtype:<6} {sizes} {speeds} {losses}")
     return 0
 
 

@@ -15,18 +15,22 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 
 def memory(config: Config, dtype: str) -> int:
     """Return the bytes that a model takes in memory with its weights in a dtype: weights, and the past of a whole window."""
-    number = 4 if dtype == "fp32" else 2
-    past = 2 * config.n_layer * config.n_positions * config.n_embd * number
-    return past + sum(_weight(key, shape, dtype, number) for key, shape in shapes(config).items())
+    past = 2 * config.n_layer * config.n_positions * config.n_embd * (4 if dtype == "fp32" else 2)
+    return past + weights(config, dtype)
 
 
-def _weight(key: str, shape: tuple[int, ...], dtype: str, number: int) -> int:
+def weights(config: Config, dtype: str) -> int:
+    """Return the bytes of a model's weights in a dtype, in memory or in a file."""
+    return sum(_weight(key, shape, dtype) for key, shape in shapes(config).items())
+
+
+def _weight(key: str, shape: tuple[int, ...], dtype: str) -> int:
     if len(shape) < 2:
         return 4 * shape[0]
     if dtype == "int4" and "wte" not in key:
         numbers, scales = packed_shape(shape)
         return math.prod(numbers) + 4 * math.prod(scales)
-    return math.prod(shape) + 4 * shape[0] if dtype in {"int8", "int4"} else math.prod(shape) * number
+    return math.prod(shape) + 4 * shape[0] if dtype in {"int8", "int4"} else math.prod(shape) * (4 if dtype == "fp32" else 2)
 
 
 def free_memory() -> int:

@@ -13,7 +13,7 @@ from codegen_chat.errors import CodegenChatError, UsageError
 from codegen_chat.lm import native, steps
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.fetch import damaged
-from codegen_chat.lm.fit import DTYPES, free_memory, memory
+from codegen_chat.lm.fit import DTYPES, free_memory, memory, weights
 from codegen_chat.lm.hub import name
 from codegen_chat.lm.stored import Weights, shapes
 from codegen_chat.lm.tokenizer import Tokenizer
@@ -36,7 +36,10 @@ class Cost(NamedTuple):
     """What one dtype is like on one text. Perplexity is e to the mean surprise of its tokens."""
 
     dtype: str
-    bytes: int
+    weights: int
+    """Bytes of the weights, in memory or in a file."""
+    memory: int
+    """Bytes in memory with the past of a whole window."""
     prompt_speed: float
     """Tokens a second, the text at once."""
     speed: float
@@ -77,6 +80,7 @@ def costs(folder: Path, text: str, dtypes: Sequence[str] = DTYPES) -> Iterator[C
         truth = logs if truth is None else truth
         yield Cost(
             dtype,
+            weights(config, dtype),
             memory(config, dtype),
             (len(ids) - 1) / read,
             min(DECODED, len(ids)) / wrote,
@@ -99,9 +103,9 @@ def checks(folder: Path) -> Iterator[tuple[bool, str]]:
         yield not wrong, f"{file}: {'its checksum is wrong, fetch it again' if wrong else 'checksum'}"
     try:
         config = Config.read(folder / "config.json")
-        weights = Weights(folder, config)
-        yield True, f"{len(weights.places)} tensors, every one of the right shape, stored as {weights.dtype}"
-        strange = [key for key in shapes(config) if not _finite(weights, key)]
+        stored = Weights(folder, config)
+        yield True, f"{len(stored.places)} tensors, every one of the right shape, stored as {stored.dtype}"
+        strange = [key for key in shapes(config) if not _finite(stored, key)]
         yield not strange, f"weights that are no finite numbers: {', '.join(strange) or 'none'}"
         tokenizer = Tokenizer.load(folder)
         back = tokenizer.decode(tokenizer.encode(_RUNS)) == _RUNS
@@ -113,9 +117,9 @@ def checks(folder: Path) -> Iterator[tuple[bool, str]]:
     yield from _computed(step, tokenizer, name(folder))
 
 
-def _finite(weights: Weights, key: str) -> bool:
-    rows = weights.shape(key)[0]
-    return all(bool(np.isfinite(weights.published(key, start, start + 1024)).all()) for start in range(0, rows, 1024))
+def _finite(stored: Weights, key: str) -> bool:
+    rows = stored.shape(key)[0]
+    return all(bool(np.isfinite(stored.published(key, start, start + 1024)).all()) for start in range(0, rows, 1024))
 
 
 def _computed(step: Step, tokenizer: Tokenizer, called: str) -> Iterator[tuple[bool, str]]:
