@@ -105,8 +105,11 @@ def test_codegen2_has_eight_partitions(tiny_folder: Path, tmp_path: Path) -> Non
     """The same weights, their qkv rows in eight groups: transformers' four are no reference, the layout's inverse is."""
     config = Config.read(tiny_folder / "config.json")
     eight = replace(config, n_head=8, partitions=8)
-    assert Config.from_dict(replace(config, n_layer=16, n_embd=2048, n_head=16).to_dict()).partitions == 8
-    assert Config.from_dict(replace(config, n_layer=16, n_embd=4096, n_head=16).to_dict()).partitions == 8
+    for width in (2048, 4096):
+        shape = replace(config, n_layer=16, n_embd=width, n_head=16)
+        published = {key: value for key, value in shape.to_dict().items() if key != "mp_num"}
+        assert Config.from_dict(published).partitions == 8
+        assert Config.from_dict(shape.to_dict()) == shape
     assert [Config.from_dict(shape.to_dict()).partitions for shape in PUBLISHED.values()] == [4] * 4
     four = replace(config, n_head=8)
     folders = [tmp_path / "four", tmp_path / "eight"]
@@ -123,6 +126,9 @@ def test_codegen2_has_eight_partitions(tiny_folder: Path, tmp_path: Path) -> Non
         (folder / "tokenizer.json").write_bytes((tiny_folder / "tokenizer.json").read_bytes())
     ids = list(range(1, 40))
     assert (load(folders[0], dtype="fp32").logits(ids) == load(folders[1], dtype="fp32").logits(ids)).all()
+    list(convert(folders[1], tmp_path / "out", "transformers"))  # which has four, and no word for others
+    assert Config.read(tmp_path / "out" / "config.json") == four
+    assert np.abs(reference(tmp_path / "out", ids) - load(folders[1], dtype="fp32").logits(ids)).max() < 1e-3
 
 
 def test_an_unknown_layout_is_one_line(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Config:
             raise CheckpointError("config.json: n_inner must be null or a whole number, layer_norm_epsilon a number")
         if not isinstance(eos, int) or (eos == 2 and data["vocab_size"] > END_OF_TEXT):
             eos = END_OF_TEXT
-        partitions = data.get("mp_num", 8 if (data["n_layer"], data["n_embd"]) in EIGHT else 4)
+        partitions = data.get("mp_num", _usual_partitions(data["n_layer"], data["n_embd"]))
         numbers = {key: data[key] for key in needed} | {"n_inner": inner, "eos_token_id": eos, "partitions": partitions}
         return cls(**numbers, layer_norm_epsilon=float(epsilon))
 
@@ -109,7 +109,11 @@ class Config:
             "bos_token_id": self.eos_token_id,
             "eos_token_id": self.eos_token_id,
             "tie_word_embeddings": False,
-        } | ({} if self.partitions == 4 else {"mp_num": self.partitions})
+        } | ({} if self.partitions == _usual_partitions(self.n_layer, self.n_embd) else {"mp_num": self.partitions})
+
+
+def _usual_partitions(n_layer: int, n_embd: int) -> int:
+    return 8 if (n_layer, n_embd) in EIGHT else 4
 
 
 PUBLISHED = {

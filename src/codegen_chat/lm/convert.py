@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from codegen_chat.lm.hub import CARDS, files
 from codegen_chat.lm.native import GROUP
 from codegen_chat.lm.quantize import packed_shape, to_int4, to_int8
 from codegen_chat.lm.shelf import made_whole
-from codegen_chat.lm.stored import SCALE, SINGLE, TYPES, Weights, shapes, write_safetensors
+from codegen_chat.lm.stored import SCALE, SINGLE, TYPES, Weights, partitioned, shapes, write_safetensors
 from codegen_chat.lm.tokenizer import END_OF_TEXT, Tokenizer
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def convert(source: Path, target: Path, to: str) -> Generator[tuple[int, int], N
         free = shutil.disk_usage(unfinished).free
         if free < total:
             raise UsageError(f"{target} needs {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
-        for written in write_safetensors(unfinished / SINGLE, tensors, _pieces(weights, tensors), _metadata(to)):
+        # transformers knows four partitions alone.
+        written_as = replace(config, partitions=4) if to == "transformers" else config
+        pieces = _pieces(weights, tensors, written_as.partitions)
+        for written in write_safetensors(unfinished / SINGLE, tensors, pieces, _metadata(to)):
             yield written, total
         kind = tensors["transformer.wte.weight" if to == "transformers" else "transformer.ln_f.weight"][0]
-        _beside(source, unfinished, config, tokenizer, _FLOATS[kind])
+        _beside(source, unfinished, written_as, tokenizer, _FLOATS[kind])
 
 
 def _tensors(weights: Weights, to: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -74,18 +78,19 @@ def _tensors(weights: Weights, to: str) -> dict[str, tuple[str, tuple[int, ...]]
     return found
 
 
-def _pieces(weights: Weights, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> Iterator[NDArray[Any]]:
-    """Yield the rows of each tensor in turn. The scales, which follow their matrix, are kept until it is through."""
+def _pieces(weights: Weights, tensors: dict[str, tuple[str, tuple[int, ...]]], partitions: int) -> Iterator[NDArray[Any]]:
+    """Yield the rows of each tensor in turn, qkv in this many partitions. The scales follow their matrix."""
     pack = {"I8": to_int8, "U8": to_int4}
     for key, (kind, _) in tensors.items():
         if key.endswith(SCALE):
             continue
         shape = weights.shape(key)
-        step = max(1, PIECE // math.prod(shape[1:]))
+        anew = "qkv" in key and partitions != weights.config.partitions  # the order of its rows is seen in the whole
+        step = shape[0] if anew else max(1, PIECE // math.prod(shape[1:]))
         scales: list[NDArray[np.float32]] = []
         for start in range(0, shape[0], step):
             stop = min(start + step, shape[0])
-            rows = weights.published(key, start, stop)
+            rows = partitioned(weights.floats(key), partitions) if anew else weights.published(key, start, stop)
             if kind in pack:
                 rows, scale = weights.packed(key, start, stop) if weights.places[key].kind == kind else pack[kind](rows)
                 scales.append(scale)
