@@ -57,6 +57,10 @@ class Tokenizer:
                 raise CheckpointError(f"{whole} is not a tokenizer: {_first_line(error)}") from None
         return cls(_from_parts(folder))
 
+    def save(self, path: Path) -> None:
+        """Write it as a `tokenizer.json`."""
+        self._backend.save(str(path))
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text. Lone surrogates (bytes that were no UTF-8) become question marks."""
         ids: list[int] = self._backend.encode(text.encode("utf-8", "replace").decode("utf-8"), add_special_tokens=False).ids
