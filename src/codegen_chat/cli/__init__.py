@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import typer
 
-from codegen_chat.cli import machine, once, play, sessions
+from codegen_chat.cli import bench, machine, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
 from codegen_chat.errors import CodegenChatError, UsageError
@@ -35,6 +35,11 @@ saved.command("ls")(sessions.list_sessions)
 saved.command("show")(sessions.show_session)
 saved.command("rm")(sessions.remove_sessions)
 app.add_typer(saved, name="sessions")
+
+measuring = typer.Typer(help="Measure a model: how well it does, how fast it is.", rich_markup_mode=None, no_args_is_help=True)
+measuring.command()(bench.humaneval)
+measuring.command()(bench.mtpb)
+app.add_typer(measuring, name="bench")
 
 
 def main() -> None:
