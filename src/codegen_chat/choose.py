@@ -29,7 +29,9 @@ Rule = Literal["runs", "examples", "asked", "agree", "leave", "likely"]
 
 RULES: tuple[Rule, ...] = ("runs", "examples", "asked", "agree", "leave", "likely")
 
-_SHOWING = re.compile(r"\b(?:print|show|display|output|tell me|what|which|how (?:many|much|long|far|old))\b|\?", re.IGNORECASE)
+_SHOWING = re.compile(
+    r"\b(?:print|show|display|output|tell me)\b|\?|(?:^|[.!;:,]\s+)(?:what|which|how (?:many|much|long|far|old))\b", re.IGNORECASE
+)
 _QUOTED = re.compile(r"[\"'`]([A-Za-z_]\w*)[\"'`]")
 _CALL = r"[A-Za-z_]\w*\((?:[^()\n]|\([^()\n]*\))*\)"
 _LITERAL = (
@@ -42,8 +44,9 @@ _EXAMPLE = re.compile(rf"`?({_CALL})`?,?\s*{_MEANS}:?\s*`?({_LITERAL})|>>>\s*({_
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A candidate that has run: what came of it, its log probability, how many candidates wrote the same program, and how many
-    of the examples in the words hold in its state.
+    """A candidate that has run.
+
+    `count` is how many candidates wrote the same program, `examples` how many of those in the words hold in its state.
     """
 
     execution: Execution

@@ -1,7 +1,6 @@
 """How likely a model finds a text: natural-log probabilities of its tokens, each after those before it.
 
-The first token of a text is given, not predicted, as in transformers' loss. Torch-free: the logits come from the engine, the
-softmax is taken in float64.
+The first token of a text is given, not predicted, as in transformers' loss. Torch-free: the logits come from the engine.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ class Likelihood:
 
 def logprobs(model: Model, ids: Sequence[int]) -> NDArray[np.float64]:
     """Return the log probabilities (T - 1,) of T tokens but the first, T at most the window."""
-    logits = model.logits(ids)[:-1].astype(np.float64)
+    logits = model.logits(ids)[:-1]
     logits -= logits.max(axis=1, keepdims=True)
-    chosen = logits[np.arange(len(logits)), np.asarray(ids[1:], dtype=np.int64)]
-    scores: NDArray[np.float64] = chosen - np.log(np.exp(logits).sum(axis=1))
+    chosen = logits[np.arange(len(logits)), np.asarray(ids[1:], dtype=np.int64)].astype(np.float64)
+    scores: NDArray[np.float64] = chosen - np.log(np.exp(logits, out=logits).sum(axis=1, dtype=np.float64))
     return scores
 
 

@@ -160,9 +160,7 @@ class Mtpb:
 
     def _score(self, program: str, wanted: object, lane: Lane) -> tuple[bool, str, str]:
         """Run a program once from nothing. Return whether it passes, in a word why not, and the end of what it wrote."""
-        result = last_execution(
-            lane.executor.execute(scorer.showing(program), parent=None, turn=None, timeout=TIMEOUT)
-        )
+        result = last_execution(lane.executor.execute(scorer.showing(program), parent=None, turn=None, timeout=TIMEOUT))
         passed = scorer.passes(result.prints, wanted, corrected=self.corrected)
         return passed, "passed" if passed else why(result), tail(result)
 
@@ -172,7 +170,9 @@ class Mtpb:
         temperature = own.temperature if self.temperature is None else self.temperature
         if number and self.temperature is None:
             temperature = temperature or FALLBACK_TEMPERATURE
-        return replace(own, temperature=temperature, top_p=own.top_p if self.top_p is None else self.top_p, seed=self.seed + number)
+        return replace(
+            own, temperature=temperature, top_p=own.top_p if self.top_p is None else self.top_p, seed=self.seed + number
+        )
 
     def _paper(self, texts: Sequence[str], room: int, numbers: Sequence[int], completer: Completer) -> Iterator[_Answer]:
         """Answer turn by turn as the reference does. Answers that are the same so far have one prompt, and are drawn together."""

@@ -147,7 +147,9 @@ class Samples:
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples in the order of their keys, however they came."""
-        return iter(sorted(self.by_key.values(), key=lambda sample: (sample.task, sample.case, sample.temperature or 0.0, sample.number)))
+        return iter(
+            sorted(self.by_key.values(), key=lambda sample: (sample.task, sample.case, sample.temperature or 0.0, sample.number))
+        )
 
     def __len__(self) -> int:
         """How many there are."""

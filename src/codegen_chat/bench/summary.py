@@ -77,9 +77,7 @@ def _counts(samples: Iterable[Sample]) -> dict[float | None, list[tuple[int, int
     groups: defaultdict[float | None, defaultdict[tuple[str, int], list[bool]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         groups[sample.temperature][sample.task, sample.case].append(sample.passed)
-    return {
-        temperature: [(len(passed), sum(passed)) for passed in tasks.values()] for temperature, tasks in groups.items()
-    }
+    return {temperature: [(len(passed), sum(passed)) for passed in tasks.values()] for temperature, tasks in groups.items()}
 
 
 def _best(samples: Sequence[Sample], k: int) -> dict[str, Any] | None:

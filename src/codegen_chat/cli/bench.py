@@ -43,7 +43,9 @@ Folder = Annotated[
 ]
 Answers = Annotated[int, typer.Option("-n", "--samples", min=1, help="Answers to each task.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems only.")]
-Lanes = Annotated[int | None, typer.Option(min=1, help="How many programs run beside each other; by default what the cores allow.")]
+Lanes = Annotated[
+    int | None, typer.Option(min=1, help="How many programs run beside each other; by default what the cores allow.")
+]
 
 
 def humaneval(
@@ -104,7 +106,9 @@ def mtpb(
         ),
     ] = "auto",
     single_turn: Annotated[bool, typer.Option("--single-turn", help="All of a problem's words as one turn.")] = False,
-    corrected: Annotated[bool, typer.Option("--corrected", help="Score expected dicts and None, which the reference fails.")] = False,
+    corrected: Annotated[
+        bool, typer.Option("--corrected", help="Score expected dicts and None, which the reference fails.")
+    ] = False,
     cases: Annotated[int | None, typer.Option(min=1, help="The first so many cases of each problem only.")] = None,
     limit: Limit = None,
     as_json: Json = False,
