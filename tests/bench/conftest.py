@@ -13,6 +13,7 @@ from codegen_chat.bench.mtpb import Problem
 from codegen_chat.prompt import HEADER, comment
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Usage
 from tests.fakes import FakeCompleter, interleaved
+from tests.test_cli import run as run  # noqa: PLC0414  a fixture, which pytest finds here
 
 OWN = Path(mtpb.__file__).with_name("problems.jsonl")
 

@@ -8,8 +8,9 @@ done twice counts once.
 from __future__ import annotations
 
 import os
+import socket
+from collections import Counter
 from collections.abc import Generator, Iterable
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -64,37 +65,43 @@ def distributed(
     except ImportError:
         raise UsageError("--ray needs Ray: pip install 'codegen-chat[ray]'") from None
     try:
+        host, _, port = address.partition(":")
+        if port.isdigit():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), 10).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
     remote = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
-    count = workers or max(1, len([node for node in ray.nodes() if node["Alive"]]))
     waiting = list(reversed(list(jobs)))
-    tries: dict[Job, int] = {}
-    running: dict[Any, tuple[Any, Job]] = {}
-    idle = [remote.remote(benchmark, model) for _ in range(min(count, len(waiting)))]
+    lost: Counter[Job | None] = Counter()
+    running: dict[Any, tuple[Any, Job | None]] = {}  # None: the worker starts, which takes as long as the cluster has no room
+
+    def start() -> None:
+        worker = remote.remote(benchmark, model)
+        running[worker.process.remote()] = worker, None
+
+    for _ in range(min(workers or sum(node["Alive"] for node in ray.nodes()), len(waiting))):
+        start()
     try:
-        while waiting or running:
-            while waiting and idle:
-                worker, job = idle.pop(), waiting.pop()
-                running[worker.answer.remote(job)] = worker, job
+        while waiting or any(job for _, job in running.values()):
             (ended, *_), _ = ray.wait(list(running), num_returns=1)
             worker, job = running.pop(ended)
             try:
-                samples = ray.get(ended)
+                outcome = ray.get(ended)
             except RayTaskError as error:
                 raise error.as_instanceof_cause() from None
             except RayActorError:
-                tries[job] = tries.get(job, 0) + 1
-                if tries[job] == TRIES:
-                    raise CodegenChatError(f"{job.task}: {TRIES} workers were lost with it; is there memory enough?") from None
-                waiting.append(job)
-                idle.append(remote.remote(benchmark, model))
-            else:
-                idle.append(worker)
-                yield samples
+                lost[job] += 1
+                if lost[job] == TRIES:
+                    raise CodegenChatError(f"{TRIES} workers were lost with {job or 'nothing'}: is there memory enough?") from None
+                if job is not None:
+                    waiting.append(job)
+                start()
+                continue
+            if waiting:
+                following = waiting.pop()
+                running[worker.answer.remote(following)] = worker, following
+            if job is not None:
+                yield outcome
     finally:
-        for worker in [*idle, *(worker for worker, _ in running.values())]:
-            with suppress(Exception):
-                ray.kill(worker)
-        ray.shutdown()
+        ray.shutdown()  # the workers are this driver's, and end with it
