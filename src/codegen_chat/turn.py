@@ -108,7 +108,8 @@ class Execution:
     """What happened when a turn's code ran. Strings are clean: no control, bidi or escape character but newline and tab.
 
     `value` is the repr of a last expression, `typed_value` the same as data; `prints` are the first arguments of the print calls
-    in order; `duration` is in seconds; `truncated` counts the characters of output dropped over the limit.
+    in order (None of an empty one; str where there is no JSON for it); `duration` is in seconds; `truncated` counts the
+    characters of output dropped over the limit.
     """
 
     status: Status

@@ -13,7 +13,8 @@ import math
 import sys
 import types
 import zlib
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
 
 _NODES = 10_000
@@ -41,9 +42,18 @@ def typed(value: Any) -> Kinded:
         return _kind(value), shown(value)
 
 
+def printed(value: Any = None) -> Kinded:
+    """Return the same of what `print` is given first: where there is no JSON for it, its str, which is what it writes."""
+    kind, data = typed(value)
+    return kind, _long(str(value)) if isinstance(data, str) and not isinstance(value, (str, int, float)) else data
+
+
 def shown(value: Any) -> str:
     """Return a repr, cut where it is too long for a screen."""
-    text = repr(value)
+    return _long(repr(value))
+
+
+def _long(text: str) -> str:
     return text if len(text) <= _REPR else text[:_REPR] + "…"
 
 
@@ -117,7 +127,7 @@ def _typed(value: Any, budget: _Budget, depth: int) -> Kinded:  # noqa: PLR0911
         return kind, str.__str__(value)
     if isinstance(value, complex):
         return kind, [_inner(value.real, budget, depth), _inner(value.imag, budget, depth)]
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, range, deque, KeysView, ValuesView, ItemsView)):
         return kind, _inner_list(value, budget, depth)
     if isinstance(value, (set, frozenset)):
         return kind, _inner_list(sorted(value, key=repr), budget, depth)
