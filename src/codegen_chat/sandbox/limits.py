@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 
 from codegen_chat.turn import Limits
@@ -22,8 +23,10 @@ CODE_BYTES = 1 << 20
 REPORT_BYTES = 4 << 20
 OPEN_FILES = 256
 SLACK = 8
-"""Processes beyond the turn's own and the parked ones: the zygote, a turn's two short-lived forks, a zombie or two."""
+"""Processes beyond the turn's own and the parked ones: the zygote, copies that are ready or on their way, a zombie or two."""
 
+CPU_OF_STATE = 30.0
+"""Seconds of processor time after which a state goes on in a fork, which has used none."""
 
 HIDDEN_DISK = 1 << 30
 """Bytes that the file system of a real scratch folder may lose while a turn runs: to deleted files, say, or to other programs."""
@@ -63,11 +66,12 @@ def apply(limits: Limits, *, others: int) -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (_least(processes, hard), hard))
 
 
-def follow_user(pid: int, limits: Limits) -> None:
-    """Move a process's soft limit of processes along with the number of threads that our uid has now."""
-    hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
+def follow_user(pids: Iterable[int], limits: Limits) -> None:
+    """Move the soft limit of processes of these along with the number of threads that our uid has now."""
     wanted = tasks_of_user() + limits.processes + PARKED + SLACK
-    resource.prlimit(pid, resource.RLIMIT_NPROC, (_least(wanted, hard), hard))
+    for pid in pids:
+        hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
+        resource.prlimit(pid, resource.RLIMIT_NPROC, (_least(wanted, hard), hard))
 
 
 def tasks_of_user() -> int:

@@ -159,6 +159,17 @@ def not_dumpable() -> None:
     _prctl(_SET_DUMPABLE, 0)
 
 
+def thread_number_address() -> int:
+    """Where the C library keeps this thread's number, so that a copy of the thread can have its own there. 0: not told.
+
+    The kernel knows since it clears the number when the thread ends (PR_GET_TID_ADDRESS, with CONFIG_CHECKPOINT_RESTORE).
+    """
+    address = ctypes.c_ulong(0)
+    if _LIBC.prctl(ctypes.c_int(40), ctypes.byref(address), *[ctypes.c_ulong(0)] * 3) < 0:
+        return 0
+    return address.value
+
+
 def die_with_parent() -> None:
     """Be killed when the thread that started this process ends."""
     _prctl(_PDEATHSIG, 9)

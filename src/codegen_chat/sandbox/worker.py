@@ -1,7 +1,7 @@
 """Behind the wall: the zygote, and what a turn's process does. After the first turn nobody outside can trust anything here.
 
-Every process is a state of the person's program, parked in `serve`. Told to fork, it makes a child two forks away, so that the
-child's parent is init; the child runs one turn, reports, and is parked in its turn.
+Every process is a state of the person's program, parked in `serve`. There it makes a copy of itself when it is told to, and runs a
+turn, which makes it the next state.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 import atexit
 import builtins
 import contextlib
+import ctypes
 import errno
 import gc
 import importlib
@@ -87,39 +88,62 @@ def zygote(control: socket.socket, plan: Walls) -> None:
 
 
 def serve(control: socket.socket, main: _Main) -> None:
-    """Wait for forks. In the parent this never returns; each child comes back here after its turn, with a channel of its own."""
+    """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here too, on a channel of its own."""
     while True:
-        message, descriptors = wire.receive_descriptors(control, 4)
-        if not message:
+        order, descriptors = wire.receive_descriptors(control, 3)
+        if order == b"run":
+            _run(control, main, *descriptors)
+        elif order in _COPIES:
+            generator = random.getstate()
+            outcome = _COPIES[order]()
+            if outcome == 0:
+                # `random` seeds itself anew in a child. A state goes on where it was.
+                random.setstate(generator)
+                control.close()
+                control = socket.socket(fileno=descriptors[0])
+                control.sendall(b"copy")
+            else:
+                os.close(descriptors[0])
+                control.sendall(b"copied" if outcome > 0 else b"failed")
+        else:
             os._exit(0)
-        generator = random.getstate()
-        outcome = _fork_twice()
-        if outcome:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            control.sendall(b"forked" if outcome > 0 else b"failed")
-            continue
-        # `random` seeds itself anew in a child. A state goes on where it was.
-        random.setstate(generator)
-        control.close()
-        channel, stdout, stderr, code = descriptors
-        control = socket.socket(fileno=channel)
-        control.sendall(wire.encode({"hello": True}))
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        with os.fdopen(code, "rb") as file:
-            ((head, body),) = wire.Reader().feed(file.read())
-        os.close(stdout)
-        os.close(stderr)
-        try:
-            report = main.run(body.decode(), str(head["label"]), last=bool(head["last"]))
-            control.sendall(wire.encode({"report": True}, report))
-        except BaseException:  # noqa: BLE001  interrupted while it reported, or its own code has broken ours: init sees the end
-            os._exit(1)
+
+
+def _run(control: socket.socket, main: _Main, stdout: int, stderr: int, code: int) -> None:
+    """Run a turn, and report."""
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    with os.fdopen(code, "rb") as file:
+        ((head, body),) = wire.Reader().feed(file.read())
+    os.close(stdout)
+    os.close(stderr)
+    try:
+        report = main.run(body.decode(), str(head["label"]), last=bool(head["last"]))
+        control.sendall(wire.encode({"report": True}, report))
+    except BaseException:  # noqa: BLE001  interrupted while it reported, or its own code has broken ours: init sees the end
+        os._exit(1)
+
+
+def _clone() -> int:
+    """Make a copy of this process whose parent is init, as ours is. Return 0 in the copy; here 1, or -1 where none was to be had.
+
+    It is a fork, with the one difference that the C library has no name for: CLONE_PARENT. A state must not find a child that it
+    never made, and init must be told how the child ends. What the C library's fork does besides is for programs with threads; where
+    there are any, or the kernel does not say where the thread's number is kept, init or we ourselves fork twice.
+    """
+    if not _THREAD:
+        return _fork_twice()
+    ctypes.pythonapi.PyOS_BeforeFork()
+    child: int = _C.syscall(syscalls.CLONE, *map(ctypes.c_ulong, syscalls.clone_arguments(_THREAD)))
+    if child == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    else:
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+    return min(child, 1)
 
 
 def _fork_twice() -> int:
-    """Fork a child whose parent is init. Return 0 in the child; here 1, or -1 where no process was to be had."""
+    """The same by other means: the child's first parent ends at once, and init inherits it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about threads: a daemon of the person's stays behind, as documented
         try:
@@ -136,6 +160,11 @@ def _fork_twice() -> int:
     if child:
         os._exit(0)
     return 0
+
+
+_COPIES = {b"clone": _clone, b"fork": _fork_twice}
+_C = ctypes.PyDLL(None)  # it keeps Python's lock, as a fork must
+_THREAD = walls.thread_number_address()
 
 
 def _raise(plan: Walls) -> None:
@@ -222,6 +251,7 @@ class _Main:
         sys.stdout, sys.stderr = _stream(1), _stream(2)
         vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
         self.prints.clear()
+        _bury()
         process = os.getpid()
         failure: Mapping[str, object] | None = None
         value: object = None
@@ -236,6 +266,8 @@ class _Main:
             _flush()
             os._exit(0 if failure is None else 1)  # a fork of the person's own has come to the end of their code
         report = self._report(value, failure)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)  # a copy has none either
         if last:
             self._end()
         _flush()
@@ -325,6 +357,13 @@ def _join() -> None:
         for child in sys.modules["multiprocessing.process"].active_children():
             if not child.daemon:
                 child.join()
+
+
+def _bury() -> None:
+    """Take note of children that were killed behind the turn before: a copy has none."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _failure(error: BaseException, label: str) -> dict[str, object]:
