@@ -17,16 +17,18 @@ import socket
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
-from typing import NoReturn, cast
+from types import SimpleNamespace
 
 from codegen_chat.sandbox import limits, walls, wire
 from codegen_chat.sandbox.scratch import Scratch, clear
 from codegen_chat.sandbox.worker import Walls, zygote
-from codegen_chat.turn import Limits
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import; so would dataclasses and pathlib
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from codegen_chat.turn import Limits
 
 GRACE = 0.3
 """Seconds between SIGINT and SIGKILL."""
@@ -75,14 +77,14 @@ def main(control: int, alarm: int) -> NoReturn:
     os._exit(0)
 
 
-@dataclass(slots=True)
 class _Process:
     """A child of ours that holds a state of the person's program in its memory, and the way to it."""
 
-    pid: int
-    handle: int
-    control: socket.socket
-    memory: int = 0
+    def __init__(self, pid: int, handle: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.handle = handle
+        self.control = control
+        self.memory = 0
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -104,7 +106,6 @@ class _Process:
         os.close(self.handle)
 
 
-@dataclass(slots=True)
 class _State:
     """A state of the person's program: a parked process, and a copy of it where there is one to run the next turn in.
 
@@ -113,9 +114,10 @@ class _State:
     each; it is most of what a fork costs then. Later ones run in copies.
     """
 
-    process: _Process
-    fresh: bool
-    ready: _Process | None = None
+    def __init__(self, process: _Process, *, fresh: bool) -> None:
+        self.process = process
+        self.fresh = fresh
+        self.ready: _Process | None = None
 
     def processes(self) -> list[_Process]:
         return [self.process, self.ready] if self.ready else [self.process]
@@ -125,27 +127,27 @@ class _State:
             process.close()
 
 
-@dataclass(slots=True)
 class _Run:
     """A turn that is running: its process, our ends of the pipes, and what is known so far."""
 
-    serial: int
-    deadline: float
-    process: _Process
-    pipes: dict[int, str]
-    started: float
-    sockets: int
-    free: int
-    reader: wire.Reader = field(default_factory=lambda: wire.Reader(limits.REPORT_BYTES))
-    pending: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
-    report: bytes | None = None
-    reason: str = ""
-    note: str = ""
-    remarks: list[str] = field(default_factory=list)
-    kill_at: float | None = None
-    written: int = 0
-    truncated: int = 0
-    ended: bool = False
+    def __init__(self, process: _Process, pipes: dict[int, str], serial: int, started: float, deadline: float) -> None:
+        self.process = process
+        self.pipes = pipes
+        self.serial = serial
+        self.started = started
+        self.deadline = deadline
+        self.sockets = 0
+        self.free = 0
+        self.reader = wire.Reader(limits.REPORT_BYTES)
+        self.pending = {"stdout": b"", "stderr": b""}
+        self.report: bytes | None = None
+        self.reason = ""
+        self.note = ""
+        self.remarks: list[str] = []
+        self.kill_at: float | None = None
+        self.written = 0
+        self.truncated = 0
+        self.ended = False
 
 
 class Init:
@@ -155,7 +157,7 @@ class Init:
         self._product = product
         self._alarm = alarm
         self._plan = plan
-        self._limits = Limits(**cast("dict[str, int]", plan["limits"]))
+        self._limits: Limits = SimpleNamespace(**plan["limits"])  # type: ignore[assignment]
         self._namespace = bool(plan["namespace"])
         self._scratch = str(plan["scratch"])
         self._parked: OrderedDict[str, _State] = OrderedDict()
@@ -169,32 +171,33 @@ class Init:
     def start(self) -> None:
         """Make the scratch folder and the empty state; tell the product what the walls' own test found."""
         plan = self._plan
-        uid = cast("int | None", plan["uid"])
+        uid = plan["uid"]
         if self._namespace:
             walls.die_with_parent()
             walls.mount_tmpfs(self._scratch, size=self._limits.disk, files=self._limits.files)
             walls.mount_tmpfs("/dev/shm", size=self._limits.disk // 4, files=256)  # noqa: S108  our namespace's own
         else:
             walls.adopt_orphans()
-            Path(str(plan["store"])).mkdir(mode=0o700)
+            os.mkdir(str(plan["store"]), 0o700)
         shared = ["/dev/shm"] if self._namespace else []  # noqa: S108
         # The folder itself last: once it is the turns', only they make anything in there.
         for folder in (os.environ["HOME"], os.environ["TMPDIR"], self._scratch, *shared):
-            Path(folder).mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
             if uid is not None:
                 os.chown(folder, uid, uid)
-        self._share_tmp(cast("list[str]", plan["below_tmp"]))
+        self._share_tmp(plan["below_tmp"])
         walls.not_dumpable()
         zygote = self._spawn_zygote(uid)
         self._zygote = _State(zygote, fresh=False)
         if self._namespace:
             walls.own_mounts()  # the turns' have no copies to read or change
             walls.mount_tmpfs(str(plan["store"]), size=4 * self._limits.disk, files=16 * self._limits.files)
-        walls.keep_capabilities(*cast("list[int]", plan["keep"]))
+        walls.keep_capabilities(*plan["keep"])
         zygote.control.settimeout(_START)
         answer, _ = wire.receive(zygote.control, wire.Reader())
         self._stop(zygote)
-        found = [*cast("list[str]", answer["surprises"]), *walls.seen_from_outside(zygote.pid)]
+        found = [*answer["surprises"], *walls.seen_from_outside(zygote.pid)]
         zygote.memory = self._memory(zygote.pid)
         self._files = Scratch([self._scratch, *shared], str(plan["store"]), uid)
         self._product.sendall(wire.encode({"say": "ready", "surprises": found}))
@@ -202,12 +205,12 @@ class Init:
     def _share_tmp(self, needed: list[str]) -> None:
         """Where the interpreter or the like lies below /tmp, make /tmp our folder for such files with that in it."""
         for path in needed:
-            place = Path(os.environ["TMPDIR"]) / Path(path).relative_to("/tmp")  # noqa: S108
-            folder = Path(path).is_dir()
-            (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
+            place = os.environ["TMPDIR"] + path.removeprefix("/tmp")  # noqa: S108
+            folder = os.path.isdir(path)
+            os.makedirs(place if folder else os.path.dirname(place), exist_ok=True)
             if not folder:
-                place.touch()
-            walls.bind(path, str(place))
+                os.close(os.open(place, os.O_WRONLY | os.O_CREAT))
+            walls.bind(path, place)
         if needed:
             walls.bind(os.environ["TMPDIR"], "/tmp")  # noqa: S108
 
@@ -224,13 +227,13 @@ class Init:
             or not shared
             or (bool(plan["landlock"]) and walls.landlock_version() >= 6),  # it scopes signals
             others=limits.tasks_of_user() if shared and not self._namespace else 0,
-            readable=tuple(cast("list[str]", plan["readable"])),
-            writable=tuple(cast("list[str]", plan["writable"])),
-            search=tuple(cast("list[str]", plan["search"])),
+            readable=tuple(plan["readable"]),
+            writable=tuple(plan["writable"]),
+            search=tuple(plan["search"]),
             scratch=os.environ["HOME"],
-            forbidden=tuple(cast("list[str]", plan["forbidden"])),
+            forbidden=tuple(plan["forbidden"]),
             outside=str(plan["outside"]),
-            imports=tuple(cast("list[str]", plan["imports"])),
+            imports=tuple(plan["imports"]),
             filtered=bool(plan["filtered"]),
         )
         pid = os.fork()
@@ -256,7 +259,7 @@ class Init:
         if self._plan["remove"]:
             with contextlib.suppress(OSError):  # the product tries again
                 clear(str(self._plan["remove"]))
-                Path(str(self._plan["remove"])).rmdir()
+                os.rmdir(str(self._plan["remove"]))
 
     def forget(self, turn: str) -> None:
         """Drop a state."""
@@ -289,9 +292,9 @@ class Init:
 
     def execute(self, head: wire.Head, code: bytes) -> None:
         """Run code from a state; keep what comes of it as a state of its own where a turn's id is given."""
-        parent, turn = cast("str | None", head["parent"]), cast("str | None", head["turn"])
+        parent, turn = head["parent"], head["turn"]
         self._exits.clear()
-        signal.alarm(int(cast("float", head["timeout"])) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
+        signal.alarm(int(head["timeout"]) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
         source = self._state(parent)
         started = time.monotonic()
         whole = self._files.return_to(parent) if source is not None else True
@@ -335,28 +338,18 @@ class Init:
         ours, theirs = _channel()
         try:
             source.order(how, theirs.fileno())
-            theirs.close()
-            if source.control.recv(16) == b"copied":
-                ours.settimeout(_COPY)
-                _, sender = wire.receive_from(ours)
-                return self._identified(sender, ours)
-        except (OSError, wire.BrokenWireError):
-            pass
+            return self._identified(int(source.control.recv(16)), ours)
+        except (OSError, ValueError):  # it does not listen, or names no process that can be the one
+            ours.close()
+            return None
         finally:
             theirs.close()
-        ours.close()
-        return None
 
-    def _identified(self, sender: int, control: socket.socket) -> _Process:
-        """Take the process that first spoke on a channel for the copy that was asked for, if it can be."""
-        try:
-            handle = os.pidfd_open(sender)
-        except (OSError, ValueError) as error:
-            raise wire.BrokenWireError("nobody there") from error
-        if sender in {process.pid for process in self._registered()} or _parent(sender) != os.getpid():
-            os.close(handle)
-            raise wire.BrokenWireError("another process spoke for the copy")
-        return _Process(sender, handle, control)
+    def _identified(self, pid: int, control: socket.socket) -> _Process:
+        """Take a process for the copy that was asked for, if it can be: a child of ours that is nothing else."""
+        if pid in {process.pid for process in self._registered()} or _parent(pid) != os.getpid():
+            raise ValueError(pid)
+        return _Process(pid, os.pidfd_open(pid), control)
 
     def _begin(self, source: _State, code: bytes, head: wire.Head, started: float) -> _Run | None:
         """Have a process of a state run code. Return None where there is none that would."""
@@ -370,12 +363,13 @@ class Init:
         for descriptor in (out, err):
             os.set_blocking(descriptor, False)
         file = os.memfd_create("code")
-        with open(file, "wb", closefd=False) as stream:
-            stream.write(wire.encode({"label": head["label"], "last": head["turn"] is None}, code))
+        os.write(file, b"%s\n%s" % (str(head["label"]).encode(), code))
         os.lseek(file, 0, os.SEEK_SET)
-        sockets, free = _sockets(), _free(self._scratch)
+        deadline = started + float(head["timeout"])
+        run = _Run(process, {out: "stdout", err: "stderr"}, int(head["serial"]), started, deadline)
+        run.sockets, run.free = _sockets(), 0 if self._namespace else _free(self._scratch)
         try:
-            process.order(b"run", out_end, err_end, file)
+            process.order(b"last" if head["turn"] is None else b"run", out_end, err_end, file)
         except OSError:
             process.close()
             os.close(out)
@@ -386,9 +380,7 @@ class Init:
                 os.close(descriptor)
         self._stop(source.process)
         process.control.setblocking(False)
-        deadline = started + float(cast("float", head["timeout"]))
-        serial = int(cast("int", head["serial"]))
-        return _Run(serial, deadline, process, {out: "stdout", err: "stderr"}, started, sockets, free)
+        return run
 
     def _watch(self, run: _Run) -> None:
         """Serve a running turn until it has reported, ended, or been ended."""
@@ -518,13 +510,9 @@ class Init:
 
         That is threads, signals that wait for it, and the time that it has used up. Timers and children it has ended itself.
         """
-        try:
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        except OSError:
-            return False
-        facts = dict(line.partition(":\t")[::2] for line in lines)
-        waiting = int(facts["SigPnd"], 16) | int(facts["ShdPnd"], 16)
-        return facts["Threads"] == "1" and not waiting and _seconds(process.pid) < limits.CPU_OF_STATE
+        facts = dict(line.split(b":\t", 1) for line in _read(f"/proc/{process.pid}/status").splitlines())
+        waiting = int(facts.get(b"SigPnd", b"1"), 16) | int(facts.get(b"ShdPnd", b"1"), 16)
+        return facts.get(b"Threads") == b"1" and not waiting and _seconds(process.pid) < limits.CPU_OF_STATE
 
     def _renewed(self, process: _Process) -> _Process:
         """Put a copy in the place of a process, with nothing but its memory and its open files."""
@@ -551,11 +539,15 @@ class Init:
 
     def _stop_states(self) -> None:
         for name, state in list(self._parked.items()):
-            if not all([self._stop(process) for process in state.processes()]):
+            if not self._stop_all(state):
                 self.forget(name)
-        if self._zygote is not None and not all([self._stop(process) for process in self._zygote.processes()]):
+        if self._zygote is not None and not self._stop_all(self._zygote):
             self._zygote.close()
             self._zygote = None
+
+    def _stop_all(self, state: _State) -> bool:
+        stopped = [self._stop(process) for process in state.processes()]
+        return all(stopped)
 
     def _ending(self, pid: int, run: _Run) -> str:
         """How a process that did not report came to its end, in words."""
@@ -568,8 +560,9 @@ class Init:
 
     def _verdict(self, run: _Run, turn: str | None) -> wire.Head:
         """What is said of a turn, none of it in the turn's own words."""
-        written = self._files.written(os.environ["HOME"])
-        if turn in self._parked and not self._files.keep(turn):
+        found, hidden = self._files.look()
+        written = self._files.written(found, os.environ["HOME"])
+        if turn in self._parked and not self._files.keep(turn, found, hidden=hidden):
             run.remarks.append("it has more files than are kept: undo will not take them back")
         return {
             "say": "done",
@@ -615,7 +608,7 @@ class Init:
             result = os.waitid(os.P_PIDFD, process.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:
             return False
-        return None if result is None else result.si_code == os.CLD_STOPPED
+        return None if result is None else bool(result.si_code == os.CLD_STOPPED)
 
     def _oldest(self) -> list[tuple[str, _State]]:
         """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""
@@ -666,7 +659,7 @@ class Init:
 
         Where we have no namespace ours is everything in our session: the allow-list has no setsid.
         """
-        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  every tick: no objects
+        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         keep = keep | {os.getpid()}
         return [pid for pid in found if pid not in keep and self._ours(pid) and _living(pid)]
 
@@ -675,19 +668,13 @@ class Init:
 
     def _memory(self, pid: int) -> int:
         """Anonymous resident bytes of a process, those included that it shares with its forks."""
-        try:
-            fields = Path(f"/proc/{pid}/statm").read_text().split()
-        except OSError:
-            return 0
-        return (int(fields[1]) - int(fields[2])) * _PAGE
+        fields = _read(f"/proc/{pid}/statm").split()
+        return (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
 
     def _memory_exactly(self, pid: int) -> int:
         """The share of a process in the memory it uses; the bytes above where the kernel does not tell us."""
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            return self._memory(pid)
-        return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
+        lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), self._memory(pid))
 
 
 def _channel() -> tuple[socket.socket, socket.socket]:
@@ -707,8 +694,8 @@ def _writable(product: socket.socket) -> bool:
 
 def _sockets() -> int:
     """How many sockets there are: in our network namespace, or where we have none on the whole machine."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/self/net/sockstat").read_text().split()[2])
+    with contextlib.suppress(IndexError, ValueError):
+        return int(_read("/proc/self/net/sockstat").split()[2])
     return 0
 
 
@@ -719,10 +706,21 @@ def _free(folder: str) -> int:
 
 def _stat(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the state on: state, parent, group, session."""
+    return _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split() or [b"X", *[b"0"] * 12]
+
+
+def _read(path: str) -> bytes:
+    """Read one of the kernel's small files, in as few calls as can be: each turn and each tick asks. b"" where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return [b"X", b"0", b"0", b"0"]
+        return b""
+    try:
+        return os.read(file, 8192)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def _living(pid: int) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterable
-from pathlib import Path
 
-from codegen_chat.turn import Limits
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
+if TYPE_CHECKING:
+    from codegen_chat.turn import Limits
 
 PARKED = 12
 """How many states stay ready to be forked from."""
@@ -78,11 +79,11 @@ def tasks_of_user() -> int:
     """Count the threads on this machine that have our uid (those of the sandbox itself show as root's, being non-dumpable)."""
     uid = os.getuid()
     count = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                if entry.stat().st_uid == uid:
-                    count += (entry / "task").stat().st_nlink - 2
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    count += os.stat(f"/proc/{name}/task").st_nlink - 2
             except OSError:
                 continue  # it has ended
     return count
@@ -90,9 +91,10 @@ def tasks_of_user() -> int:
 
 def baseline(field: str) -> int:
     """Read one size of this process from /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
+    with open("/proc/self/status") as lines:
+        for line in lines:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
     raise LookupError(field)
 
 

@@ -9,9 +9,9 @@ Source of the numbers: Linux 6.18, arch/x86 unistd_64.h and asm-generic/unistd.h
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
-from dataclasses import dataclass
+from collections import namedtuple
 
 # name, number on x86_64, number on aarch64 (-: the machine has no such call)
 _TABLE = """
@@ -57,6 +57,7 @@ socketpair 53 199; sendto 44 206; recvfrom 45 207; recvmsg 47 212; shutdown 48 2
 getpeername 52 205;
 """
 
+MACHINE = os.uname().machine
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 _ALLOW = 0x7FFF0000
@@ -72,14 +73,10 @@ _PTRACE = 0x00002000
 _COPY = 0x00008000 | 0x01000000 | 0x00200000 | 17
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
+class _Test(namedtuple("_Test", "argument values mask wide", defaults=(0xFFFFFFFF, False))):  # noqa: PYI024
     """One argument must, after the mask, be one of these values. `wide` also wants its upper half to be zero."""
 
-    argument: int
-    values: tuple[int, ...]
-    mask: int = 0xFFFFFFFF
-    wide: bool = False
+    __slots__ = ()
 
 
 def _null(argument: int) -> _Test:
@@ -115,21 +112,20 @@ _CHANGES_TIMES = {"utime": 1, "utimes": 1, "futimesat": 2, "utimensat": 2}
 _SIGNALS = ("kill", "tkill", "tgkill")
 
 
-CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine(), -1)
-
-
-def clone_arguments(thread: int) -> tuple[int, int, int, int, int]:
-    """Return the arguments of a clone that is a fork, but for the parent: that of the caller. They stand in another order on aarch64.
+def clone(thread: int) -> tuple[int, ...]:
+    """Return the number and the arguments of a clone that is a fork, but for the parent: it becomes the caller's.
 
     Args:
-        thread: Where the C library keeps the thread's number.
+        thread: Where the C library keeps the thread's number; where that is not known (0), there is no such call.
     """
-    return (_COPY, 0, 0, thread, 0) if platform.machine() == "x86_64" else (_COPY, 0, 0, 0, thread)
+    if not thread or not machine_known():
+        return ()
+    return (56, _COPY, 0, 0, thread, 0) if MACHINE == "x86_64" else (220, _COPY, 0, 0, 0, thread)
 
 
 def machine_known() -> bool:
     """Whether this machine's system call numbers are in the table."""
-    return platform.machine() in _MACHINES
+    return MACHINE in _MACHINES
 
 
 def program(*, metadata: bool, signals: bool) -> bytes:
@@ -140,7 +136,7 @@ def program(*, metadata: bool, signals: bool) -> bytes:
             else does (no mount wall, and the person's own uid) they do nothing and say they worked: copying a file then works.
         signals: Whether signals may be sent. Where no wall says to whom, none may.
     """
-    column, architecture = _MACHINES[platform.machine()]
+    column, architecture = _MACHINES[MACHINE]
     code = [_instruction(_LOAD, 4), _instruction(_EQUAL, architecture, 1, 0), _instruction(_RETURN, _KILL)]
     code.append(_instruction(_LOAD, 0))
     if column == 0:

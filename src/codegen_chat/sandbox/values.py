@@ -8,13 +8,14 @@ recognised, never imported.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 import types
-import zlib
 from collections.abc import Iterable
-from typing import Any
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
+if TYPE_CHECKING:
+    from typing import Any
 
 _NODES = 10_000
 _DEPTH = 16
@@ -169,6 +170,8 @@ def _summary(value: Any) -> str:  # noqa: PLR0911
 
 
 def _signature(function: object) -> str:
+    import inspect  # here and no sooner: it costs 5 ms, and not every turn has a function
+
     try:
         return str(inspect.signature(function))  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -217,5 +220,7 @@ def _fingerprint(value: Any, budget: _Budget, depth: int) -> object:  # noqa: PL
 
 def _checksum(array: Any) -> object:
     """A checksum of the first mebibyte of an array's bytes; of what holds objects, their addresses."""
+    import zlib
+
     flat = array.reshape(-1)[: max(1, _FINGERPRINT_BYTES // max(1, array.itemsize))]
     return zlib.crc32(flat.tobytes())
