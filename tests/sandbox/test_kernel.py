@@ -309,9 +309,9 @@ def test_copies_of_states_that_are_gone_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     files = scratch.Scratch([str(tmp_path / "work")], str(tmp_path / "store"), None)
     (tmp_path / "work" / "f").write_text("1")
-    assert files.keep("one")
+    assert files.keep("one", files.look())
     (tmp_path / "work" / "f").write_text("2")
-    assert files.keep("two")
+    assert files.keep("two", files.look())
     assert len(list((tmp_path / "store").iterdir())) == 2
     files.forget("one")
     assert [path.read_text() for path in (tmp_path / "store").iterdir()] == ["2"]

@@ -560,9 +560,9 @@ class Init:
 
     def _verdict(self, run: _Run, turn: str | None) -> wire.Head:
         """What is said of a turn, none of it in the turn's own words."""
-        found, hidden = self._files.look()
-        written = self._files.written(found, os.environ["HOME"])
-        if turn in self._parked and not self._files.keep(turn, found, hidden=hidden):
+        seen = self._files.look()
+        written = self._files.written(seen, os.environ["HOME"])
+        if turn in self._parked and not self._files.keep(turn, seen):
             run.remarks.append("it has more files than are kept: undo will not take them back")
         return {
             "say": "done",

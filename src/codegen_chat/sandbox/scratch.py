@@ -40,6 +40,9 @@ _Look = namedtuple("_Look", "mark settled entry")
 
 
 _Found = dict[str, os.stat_result]
+_Seen = namedtuple("_Seen", "found hidden")
+"""All that there is by its path, and whether there is a folder that cannot be looked into."""
+
 _Files = dict[str, _Entry]
 
 
@@ -54,29 +57,29 @@ class Scratch:
         self._live: dict[str, _Look] = {}
         self._states: dict[str | None, _Files | None] = {}
         self._at: str | None = ""
-        found, hidden = self.look()
-        self.keep(None, found, hidden=hidden)
+        self.keep(None, self.look())
 
     def used(self) -> Use:
         """Count what lies there now."""
         found, hidden = _scan(self._folders)
         return Use(len(found), sum(facts.st_blocks * 512 for facts in found.values()), hidden)
 
-    def look(self) -> tuple[_Found, bool]:
+    def look(self) -> _Seen:
         """Return what lies there now, for the two below."""
         return _scan(self._folders)
 
-    def written(self, found: _Found, folder: str) -> list[str]:
+    def written(self, seen: _Seen, folder: str) -> list[str]:
         """Return the files below a folder that are not what they were in the state that was last returned to, or are new."""
         return sorted(
             path.removeprefix(folder + "/")
-            for path, facts in found.items()
+            for path, facts in seen.found.items()
             if stat.S_ISREG(facts.st_mode) and path.startswith(folder + "/")
             if path not in self._live or self._live[path].mark != _mark(facts)
         )
 
-    def keep(self, state: str | None, found: _Found, *, hidden: bool) -> bool:
-        """Make what lies there now the files of a state. Return False, and keep none, where it is too much."""
+    def keep(self, state: str | None, seen: _Seen) -> bool:
+        """Make what was seen the files of a state. Return False, and keep none, where it is too much."""
+        found, hidden = seen
         size = sum(facts.st_size for facts in found.values() if stat.S_ISREG(facts.st_mode))
         files: _Files | None = None
         if not hidden and len(found) <= MOST_FILES and size <= MOST_BYTES:
@@ -219,8 +222,8 @@ def clear(folder: str) -> None:
         os.close(top)
 
 
-def _scan(folders: Sequence[str]) -> tuple[_Found, bool]:
-    """Return all that there is by its path, and whether a folder could not be looked into. Follows no link."""
+def _scan(folders: Sequence[str]) -> _Seen:
+    """Return all that there is by its path. Follows no link."""
     found: _Found = {}
     hidden = False
     waiting = list(folders)
@@ -244,7 +247,7 @@ def _scan(folders: Sequence[str]) -> tuple[_Found, bool]:
             continue  # the same
         except OSError:
             hidden = True
-    return found, hidden or bool(waiting)
+    return _Seen(found, hidden or bool(waiting))
 
 
 def _mark(facts: os.stat_result) -> _Mark:
