@@ -155,7 +155,7 @@ ABLATIONS = [
     Ablation(
         "who speaks for a turn",
         "A",
-        (("init.py", "            elif run.state.pid != sender:\n", "            elif False:\n"),),
+        (("init.py", "            if run.process.pid != sender:\n", "            if False:\n"),),
         "channel: forged reports on every descriptor",
     ),
     Ablation(
