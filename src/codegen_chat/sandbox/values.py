@@ -52,7 +52,7 @@ def summary(value: Any) -> str:
     """Say in a few words what a name stands for."""
     try:
         return _summary(value)[:120]
-    except Exception:  # noqa: BLE001  the person's own __len__ or __repr__ may raise anything
+    except BaseException:  # noqa: BLE001  the person's own __len__ or __repr__ may raise anything
         return type(value).__name__
 
 
@@ -60,7 +60,7 @@ def fingerprint(value: Any) -> object:
     """Return something comparable that differs when the value was rebound or, as far as is cheap to see, changed in place."""
     try:
         return _fingerprint(value, _Budget(_FINGERPRINT_NODES), 0)
-    except Exception:  # noqa: BLE001  the same
+    except BaseException:  # noqa: BLE001  the same
         return id(value)
 
 

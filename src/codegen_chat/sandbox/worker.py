@@ -274,10 +274,10 @@ class _Main:
         tree: _ast.Module = compile(code, label, "exec", flags=_ast.PyCF_ONLY_AST, dont_inherit=True)  # type: ignore[assignment]
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
         namespace = self.module.__dict__
-        exec(compile(tree, label, "exec", dont_inherit=True), namespace)  # noqa: S102  what this process is for
-        value = None
-        if isinstance(last, _ast.Expr):
-            value = eval(compile(_ast.Expression(last.value), label, "eval", dont_inherit=True), namespace)  # noqa: S307
+        rest = compile(tree, label, "exec", dont_inherit=True)
+        end = compile(_ast.Expression(last.value), label, "eval", dont_inherit=True) if isinstance(last, _ast.Expr) else None
+        exec(rest, namespace)  # noqa: S102  what this process is for
+        value = eval(end, namespace) if end else None  # noqa: S307
         _join()
         return value
 
@@ -309,7 +309,7 @@ class _Main:
                 "changes": changes[:_NAMES],
                 "names": names,
             }
-        except Exception as error:  # noqa: BLE001  a __repr__ that raises, say: the turn fails by it, as it would at a prompt
+        except BaseException as error:  # noqa: BLE001  a __repr__ that raises, say: the turn fails by it, as it would at a prompt
             report = {"failure": failure or _failure(error, ""), "changes": changes[:_NAMES], "names": names}
         prints: list[str] = []
         size = 0
@@ -376,20 +376,19 @@ def _bury() -> None:
 def _failure(error: BaseException, label: str) -> dict[str, object]:
     """An exception as data. The traceback keeps the frames of turns; ours and those of libraries are left out."""
     line = 0
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == label:
-            line = step.tb_lineno
-        step = step.tb_next
-    if isinstance(error, SyntaxError) and error.filename == label:
-        line = error.lineno or 0
-    try:
+    text = message = ""
+    with contextlib.suppress(BaseException):  # its own __str__ or __getattribute__ may raise anything
+        step = error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_code.co_filename == label:
+                line = step.tb_lineno
+            step = step.tb_next
+        if isinstance(error, SyntaxError) and error.filename == label:
+            line = error.lineno or 0
         account = traceback.TracebackException.from_exception(error)
         _only_turns(account)
         text = "".join(account.format())
         message = str(error)
-    except Exception:  # noqa: BLE001  its own __str__ may raise anything
-        text = message = ""
     return {"type": type(error).__name__, "message": message[:_TEXT], "line": line, "traceback": text[-_TEXT:]}
 
 
