@@ -338,10 +338,7 @@ class Init:
         ours, theirs = _channel()
         try:
             source.order(how, theirs.fileno())
-            # A copy that sleeps has the channel of the process that it was made of: the end of that one does not show in it.
-            answered, _, _ = select.select([source.control.fileno(), source.handle], [], [], _COPY)
-            answer = source.control.recv(16) if source.control.fileno() in answered else b""
-            return self._identified(int(answer), ours)
+            return self._identified(int(source.control.recv(16)), ours)
         except (OSError, ValueError):  # it does not listen, or names no process that can be the one
             ours.close()
             return None

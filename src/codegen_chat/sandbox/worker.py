@@ -74,9 +74,17 @@ def zygote(control: socket.socket, plan: Walls) -> None:
 
 
 def serve(control: socket.socket, main: _Main) -> None:
-    """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here, on a channel of its own."""
+    """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here, on a channel of its own.
+
+    A copy sleeps: until it has to run a turn it does without what Python does in the child of a fork, and so leaves most pages that
+    it shares alone. It can be copied as it is.
+    """
+    asleep = False
     while True:
         order, descriptors = wire.receive_descriptors(control, 3)
+        if asleep and order != b"clone":
+            _wake()
+            asleep = False
         if order in {b"run", b"last"}:
             try:
                 control.sendall(wire.encode({"report": True}, main.turn(*descriptors, last=order == b"last")))
@@ -84,35 +92,40 @@ def serve(control: socket.socket, main: _Main) -> None:
                 os._exit(1)
         elif order in {b"clone", b"fork"}:
             (channel,) = descriptors
-            child = _clone(channel) if order == b"clone" and _CLONE else _fork_twice()
+            child = _clone(asleep=asleep) if order == b"clone" and _CLONE else _fork_twice()
             if child == 0:
-                control.close()
-                control = socket.socket(fileno=channel)
+                os.dup2(channel, control.fileno())
+                asleep = order == b"clone" and bool(_CLONE)
                 if order == b"fork":
                     main.streams = []  # a thread that stayed behind may have held their locks
             else:
-                os.close(channel)
                 control.sendall(b"%d" % child)
+            os.close(channel)
         else:
             os._exit(0)
 
 
-def _clone(channel: int) -> int:
+def _clone(*, asleep: bool) -> int:
     """Make a copy of this process whose parent is ours: init. Return 0 in the copy; here its number, -1 where none was to be had.
 
     It is a fork but for one flag that the C library has no name for, CLONE_PARENT: a state must not find a child that it never
     made, and init must be told how the copy ends. What the C library's fork does besides is for programs with threads.
     """
+    if asleep:
+        sleeping: int = _C.syscall(*_CLONE)
+        return sleeping
     ctypes.pythonapi.PyOS_BeforeFork()
     child: int = _C.syscall(*_CLONE)
-    if child == 0:
-        _C.recv(channel, _BYTE, 1, socket.MSG_PEEK)  # until it is told something, it leaves the pages that it shares alone
-        generator = random.getstate()
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-        random.setstate(generator)  # it seeds itself anew in a child; a state goes on where it was
-    else:
+    if child:
         ctypes.pythonapi.PyOS_AfterFork_Parent()
     return child
+
+
+def _wake() -> None:
+    """Do what is left to do of a fork in the child."""
+    generator = random.getstate()
+    ctypes.pythonapi.PyOS_AfterFork_Child()
+    random.setstate(generator)  # it seeds itself anew in a child; a state goes on where it was
 
 
 def _fork_twice() -> int:
@@ -144,7 +157,6 @@ def _fork_twice() -> int:
 
 _C = ctypes.PyDLL(None)  # it keeps Python's lock, as a fork must
 _CLONE = [ctypes.c_ulong(value) for value in syscalls.clone(walls.thread_number_address())]
-_BYTE = ctypes.create_string_buffer(1)
 
 
 def _raise(plan: Walls) -> None:
