@@ -76,8 +76,8 @@ def zygote(control: socket.socket, plan: Walls) -> None:
 def serve(control: socket.socket, main: _Main) -> None:
     """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here, on a channel of its own.
 
-    A copy sleeps: until it has to run a turn it does without what Python does in the child of a fork, and so leaves most pages that
-    it shares alone. It can be copied as it is.
+    A copy sleeps: until it has to run a turn it does without what Python does in the child of a fork, and so leaves most pages
+    that it shares alone. It can be copied as it is.
     """
     asleep = False
     while True:
