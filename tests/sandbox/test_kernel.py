@@ -193,7 +193,13 @@ def test_prints_are_kept_as_data(kernel: Kernel) -> None:
         Typed("numpy.float64", 2.0),
         Typed("numpy.ndarray", [1, 2]),
         Typed("tuple", [1, "a"]),
+        Typed("NoneType", None),
     )
+
+
+def test_what_has_no_json_is_kept_as_it_is_printed(kernel: Kernel) -> None:
+    code = "import datetime\nd = datetime.date(2024, 2, 29)\nprint(d)\nprint({'a': 1}.keys())\nprint(range(3))"
+    assert ok(kernel, code).prints == (Typed("datetime.date", "2024-02-29"), Typed("dict_keys", ["a"]), Typed("range", [0, 1, 2]))
 
 
 def test_a_print_before_a_failure_is_kept(kernel: Kernel) -> None:

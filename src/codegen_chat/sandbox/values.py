@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import sys
 import types
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 
 TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
 if TYPE_CHECKING:
@@ -42,9 +43,18 @@ def typed(value: Any) -> Kinded:
         return _kind(value), shown(value)
 
 
+def printed(value: Any = None) -> Kinded:
+    """Return the same of what `print` is given first: where there is no JSON for it, its str, which is what it writes."""
+    kind, data = typed(value)
+    return kind, _long(str(value)) if isinstance(data, str) and not isinstance(value, (str, int, float)) else data
+
+
 def shown(value: Any) -> str:
     """Return a repr, cut where it is too long for a screen."""
-    text = repr(value)
+    return _long(repr(value))
+
+
+def _long(text: str) -> str:
     return text if len(text) <= _REPR else text[:_REPR] + "…"
 
 
@@ -118,7 +128,7 @@ def _typed(value: Any, budget: _Budget, depth: int) -> Kinded:  # noqa: PLR0911
         return kind, str.__str__(value)
     if isinstance(value, complex):
         return kind, [_inner(value.real, budget, depth), _inner(value.imag, budget, depth)]
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, range, deque, KeysView, ValuesView, ItemsView)):
         return kind, _inner_list(value, budget, depth)
     if isinstance(value, (set, frozenset)):
         return kind, _inner_list(sorted(value, key=repr), budget, depth)

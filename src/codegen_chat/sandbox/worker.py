@@ -223,10 +223,12 @@ class _Main:
         site.sethelper()
         ordinary_print, ordinary_input = builtins.print, builtins.input
 
-        def print(*args: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False) -> None:  # noqa: A001  it is to be the person's `print`, in a traceback too
-            if args and (file is None or file is sys.stdout):
+        def print(  # noqa: A001  it is to be the person's `print`, in a traceback too
+            *args: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False
+        ) -> None:
+            if file is None or file is sys.stdout:
                 with contextlib.suppress(Exception):
-                    self.prints.append(json.dumps(values.typed(args[0])))
+                    self.prints.append(json.dumps(values.printed(*args[:1])))
             ordinary_print(*args, sep=sep, end=end, file=file, flush=flush)  # type: ignore[call-overload]
 
         def input(prompt: object = "", /) -> str:  # noqa: A001  the same
