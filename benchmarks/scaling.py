@@ -72,6 +72,7 @@ def measure(step: native.NativeStep, ids: NDArray[np.int64], length: int) -> tup
 def chart(found: dict[str, Any], path: Path) -> None:
     """Draw milliseconds a token against the length, a line a size."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     drawing = Figure(figsize=(9, 4), layout="constrained")
     for axes, what in zip(drawing.subplots(1, 2), ("prompt", "decode"), strict=True):
@@ -79,6 +80,8 @@ def chart(found: dict[str, Any], path: Path) -> None:
             points = [(int(length), 1e3 * statistics.median(rounds)) for length, rounds in own[what].items()]
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
         axes.set(xscale="log", yscale="log", xticks=LENGTHS, xticklabels=LENGTHS, xlabel="tokens", title=f"{what}: ms a token")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend()
     drawing.savefig(path)
