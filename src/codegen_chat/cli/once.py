@@ -34,6 +34,8 @@ from codegen_chat.cli.options import (
 from codegen_chat.errors import SandboxUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codegen_chat.turn import Execution
 
 
@@ -63,13 +65,16 @@ def complete(
     settings = settled(ctx)
     prompt = decoded(source("-"), "standard input") if text == "-" else text
 
-    from codegen_chat.api import load
+    from codegen_chat.models import load
     from codegen_chat.session.records import completion_to_json
-    from codegen_chat.terminal.screen import visible
     from codegen_chat.turn import Completion, Delta
 
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
-    show = visible if sys.stdout.isatty() else str
+    show: Callable[[str], str] = str
+    if sys.stdout.isatty():
+        from codegen_chat.terminal.screen import visible  # a terminal's library takes as long to import as the model to load
+
+        show = visible
 
     def ended(completion: Completion) -> None:
         pieces = [loaded.tokenizer.decode([token]) for token in completion.token_ids]
