@@ -93,7 +93,9 @@ def distributed(
             except RayActorError:
                 lost[job] += 1
                 if lost[job] == TRIES:
-                    raise CodegenChatError(f"{TRIES} workers were lost with {job or 'nothing'}: is there memory enough?") from None
+                    raise CodegenChatError(
+                        f"{TRIES} workers were lost with {job or 'nothing'}: is there memory enough?"
+                    ) from None
                 if job is not None:
                     waiting.append(job)
                 start()
