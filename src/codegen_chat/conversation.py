@@ -22,6 +22,7 @@ from codegen_chat.choose import RULES, Ran, Rule, choose, examples, normal
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.guard import blank
 from codegen_chat.guard import guard as guarding
+from codegen_chat.literals import copying
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
@@ -302,14 +303,15 @@ class Conversation:
         One is shown as it grows, several each as a whole.
         """
         room = self.options.max_new_tokens
-        prompt = Prompt(prompt_text, prompts.conversation_stop, room)
+        copy = copying(drawn[0].turn.text) if self.options.guard else None
+        prompt = Prompt(prompt_text, prompts.conversation_stop, room, copy)
         yield from self._complete(completer, drawn, prompt, draws, accept)
         for candidate, sampling in zip(drawn, draws, strict=True):
             if blank(candidate.turn.code) and not candidate.interrupted:
                 yield Notice("Only comments came: drawn again, with a leading comment banned.")
                 temperature = sampling.temperature or FALLBACK_TEMPERATURE
                 again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
-                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room)
+                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room, copy)
                 yield from self._complete(
                     completer,
                     [candidate],

@@ -44,6 +44,7 @@ def complete(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="Add each token of the answer with its natural-log probability.")
     ] = False,
+    suffix: Annotated[str | None, typer.Option(help="What follows the gap that is to be filled: for CodeGen2 models.")] = None,
     as_json: Json = False,
     model: Model = None,
     device: Device = None,
@@ -85,16 +86,18 @@ def complete(
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "top_k": settings.top_k,
-        "stop": stop or (),
         "seed": settings.seed,
     }
-    if settings.samples > 1:  # drawn together, told one after another
-        completions = loaded.complete(prompt, n=settings.samples, **drawing)
+    if suffix is not None or settings.samples > 1:  # drawn together, told one after another
+        if suffix is None:
+            completions = loaded.complete(prompt, n=settings.samples, stop=stop or (), **drawing)
+        else:
+            completions = loaded.infill(prompt, suffix, n=settings.samples, **drawing)
         for completion in completions:
             sys.stdout.write("" if as_json else show(completion.text))
             ended(completion)
         return INTERRUPTED if any(completion.finish_reason == "interrupted" for completion in completions) else 0
-    for event in loaded.stream(prompt, **drawing):
+    for event in loaded.stream(prompt, stop=stop or (), **drawing):
         if isinstance(event, Delta):
             sys.stdout.write("" if as_json else show(event.text))
             sys.stdout.flush()
