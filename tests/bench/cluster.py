@@ -7,7 +7,7 @@ import sys
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0", "RAY_DEDUP_LOGS": "0"}
 
-from ray.cluster_utils import Cluster
+from ray.cluster_utils import Cluster  # it reads the environment
 
 if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

@@ -97,8 +97,17 @@ class HumanEval:
             reason = "passed" if passed else "context window" if completion.finish_reason == "interrupted" else why(result)
             samples.append(
                 Sample(
-                    *(task.id, 0, job.temperature, number, task.prompt + completion.text, passed, reason, tail(result)),
-                    *("", 1, completion.usage.completion_tokens, seconds, completion.logprob),
+                    task.id,
+                    0,
+                    job.temperature,
+                    number,
+                    task.prompt + completion.text,
+                    passed,
+                    reason,
+                    tail(result),
+                    tokens=completion.usage.completion_tokens,
+                    seconds=seconds,
+                    logprob=completion.logprob,
                 )
             )
         return samples

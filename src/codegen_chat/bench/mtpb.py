@@ -149,9 +149,19 @@ class Mtpb:
             passed, reason, output = scored[answer.program]
             samples.append(
                 Sample(
-                    *(job.task, job.case, job.temperature, number),
-                    *(answer.program, passed, answer.trouble or reason, output, problem.category, len(problem.prompts)),
-                    *(answer.tokens, seconds, answer.logprob),
+                    job.task,
+                    job.case,
+                    job.temperature,
+                    number,
+                    answer.program,
+                    passed,
+                    answer.trouble or reason,
+                    output,
+                    category=problem.category,
+                    turns=len(problem.prompts),
+                    tokens=answer.tokens,
+                    seconds=seconds,
+                    logprob=answer.logprob,
                     perplexity=lane.perplexity(answer.program, answer.words) if number == 0 and lane.perplexity else None,
                     reasons=tuple(answer.reasons),
                 )
