@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Event, RLock, Thread
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from codegen_chat.bench.samples import Key, Sample
 from codegen_chat.sandbox.kernel import Kernel
@@ -37,7 +37,9 @@ class Job(NamedTuple):
 
 
 class Benchmark(Protocol):
-    """Tasks, and how one is answered. It is data, so that it can be sent to another machine."""
+    """Tasks, and how one is answered. It is a dataclass of data, so that it can be sent to another machine."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def jobs(self) -> list[Job]:
         """Return all there is to do, in the order in which it is best done."""

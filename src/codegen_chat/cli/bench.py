@@ -272,7 +272,7 @@ def speed(
         rates = {"first_seconds": result.first, "overhead_seconds": result.overhead, "peak_bytes": result.peak}
         _line("end", {"benchmark": "speed", **facts, **asdict(result), **rates})
         return 0
-    rows = [("turn", "first text", "model", "sandbox", "in all", "prompt", "cached", "answer")]
+    rows: list[tuple[str, ...]] = [("turn", "first text", "model", "sandbox", "in all", "prompt", "cached", "answer")]
     rows += [
         (
             str(number),
