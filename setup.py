@@ -9,7 +9,15 @@ setup(
             ["native/step.cpp"],
             depends=["native/kernels.h"],
             language="c++",
-            extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-pthread"],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+                "-fwrapv",
+                "-Wno-psabi",
+                "-pthread",
+            ],
             extra_link_args=["-pthread"],
             optional=True,
         )

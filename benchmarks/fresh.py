@@ -14,8 +14,8 @@ import time
 from collections import Counter
 from itertools import islice
 
-from codegen_chat.api import load
 from codegen_chat.conversation import Committed, Conversation, Options
+from codegen_chat.models import load
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
 from codegen_chat.train.curriculum.sessions import Curriculum

@@ -10,7 +10,7 @@
 typedef float F __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t I __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int16_t S __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
-typedef int8_t B __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
+typedef uint16_t U __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
 
 constexpr int VECTORS = ROWS / LANES;  // of a block's row
 
@@ -40,25 +40,16 @@ static inline float sum(F value) {
     return total;
 }
 
-// Two products of 16 bits a lane, added to 32 bits.
-static inline I multiply_add(I acc, S a, S b) {
+// Adds two products of 16 bits a lane to 32 bits, in place: left to itself GCC moves sums from register to register, and to memory.
+static inline void multiply_add(I &acc, S a, S b) {
 #if LANES == 16 && defined(CODEGEN_VNNI)
-    return (I)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+    acc = (I)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
 #elif LANES == 8 && defined(CODEGEN_AVX2)
-    return acc + (I)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+    I both;
+    asm("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(acc), "=&x"(both) : "x"(a), "x"(b));
 #else
     const I x = (I)a, y = (I)b;
-    return acc + ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
-#endif
-}
-
-static inline S widen(const int8_t *from) {
-#if LANES == 16 && defined(CODEGEN_VNNI)
-    return (S)_mm512_cvtepi8_epi16(*reinterpret_cast<const __m256i_u *>(from));
-#elif LANES == 8 && defined(CODEGEN_AVX2)
-    return (S)_mm256_cvtepi8_epi16(*reinterpret_cast<const __m128i_u *>(from));
-#else
-    return __builtin_convertvector(*reinterpret_cast<const B *>(from), S);
+    acc += ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
 #endif
 }
 
@@ -71,112 +62,86 @@ static inline S pair(const int16_t *from) {
 
 // ---------------------------------------------------------------- a block of a matrix, times M vectors, added to `out`
 
-template <int M, class Number> static void dot_floats(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    const Number *w = reinterpret_cast<const Number *>(block);
-    F acc[M][VECTORS];
-    for (int m = 0; m < M; m++)
-        for (int v = 0; v < VECTORS; v++) acc[m][v] = load(out[m] + v * LANES);
+// Each of these takes SOME vectors of a block's row, from FROM on: as many sums as stay in registers with the vectors that there are.
+
+template <class Number, int M, int FROM, int SOME>
+static void dot_floats(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
+    const Number *w = reinterpret_cast<const Number *>(block) + FROM * LANES;
+    F acc[M][SOME];
+    UNROLLED for (int m = 0; m < M; m++)
+        UNROLLED for (int v = 0; v < SOME; v++) acc[m][v] = load(out[m] + (FROM + v) * LANES);
     for (int k = 0; k < matrix.columns; k++, w += ROWS) {
-        __builtin_prefetch(reinterpret_cast<const uint8_t *>(w) + AHEAD);
-        for (int v = 0; v < VECTORS; v++) {
-            const F weights = load(w + v * LANES);
-            for (int m = 0; m < M; m++) acc[m][v] += weights * in[m].exact[k];
+        if (FROM == 0) __builtin_prefetch(reinterpret_cast<const uint8_t *>(w) + AHEAD);
+        F weights[SOME];
+        UNROLLED for (int v = 0; v < SOME; v++) weights[v] = load(w + v * LANES);
+        UNROLLED for (int m = 0; m < M; m++) {
+            const F x = all(in[m].exact[k]);
+            UNROLLED for (int v = 0; v < SOME; v++) acc[m][v] += weights[v] * x;
         }
     }
-    for (int m = 0; m < M; m++)
-        for (int v = 0; v < VECTORS; v++) store(out[m] + v * LANES, acc[m][v]);
+    UNROLLED for (int m = 0; m < M; m++)
+        UNROLLED for (int v = 0; v < SOME; v++) store(out[m] + (FROM + v) * LANES, acc[m][v]);
 }
 
-// Ends a group of columns: its 32-bit sums, times the rows' scales, join the sums in floating point.
-template <int M, int SOME> static inline void join(F (&total)[M][SOME], const I (&acc)[M][SOME], const float *scales) {
-    for (int v = 0; v < SOME; v++) {
-        const F scale = load(scales + v * LANES);
-        for (int m = 0; m < M; m++) total[m][v] += float_of(acc[m][v]) * scale;
+// Weights of BITS bits, with half of their range added so that none is negative. A lane of 16 bits holds 16 / BITS columns of a row, and
+// two lanes side by side are a row's: with 8 bits the lower halves are the first two of four columns, the upper ones the others.
+template <int BITS> static inline S unpack(const uint8_t *from, int part) {
+    const U several = *reinterpret_cast<const U *>(from) >> part * BITS;
+    return (S)(part < 16 / BITS - 1 ? several & static_cast<uint16_t>((1 << BITS) - 1) : several);
+}
+
+template <int BITS, int M, int FROM, int SOME>
+static void dot_whole(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
+    F total[M][SOME] = {};
+    for (int start = 0, group = 0; start < matrix.columns; start += matrix.group, group++) {
+        const int end = std::min(start + matrix.group, matrix.columns);
+        const uint8_t *w = block + 4 * ROWS + FROM * 4 * LANES;
+        I acc[M][SOME];
+        UNROLLED for (int m = 0; m < M; m++)
+            UNROLLED for (int v = 0; v < SOME; v++) acc[m][v] = in[m].sums[group] * -(1 << (BITS - 1)) - I{};
+        for (int k = start; k < end; k += 32 / BITS, w += 4 * ROWS) {
+            if (FROM == 0) __builtin_prefetch(w + AHEAD), __builtin_prefetch(w + AHEAD + 64);
+            UNROLLED for (int part = 0; part < 16 / BITS; part++) {
+                S weights[SOME];
+                UNROLLED for (int v = 0; v < SOME; v++) weights[v] = unpack<BITS>(w + v * 4 * LANES, part);
+                UNROLLED for (int m = 0; m < M; m++) {
+                    const S x = pair(in[m].rounded + k + 2 * part);
+                    UNROLLED for (int v = 0; v < SOME; v++) multiply_add(acc[m][v], weights[v], x);
+                }
+            }
+        }
+        const float *scales = reinterpret_cast<const float *>(block) + FROM * LANES;
+        for (int m = 0; m < M; m++)
+            for (int v = 0; v < SOME; v++) total[m][v] += float_of(acc[m][v]) * load(scales + v * LANES);
+        block += 4 * ROWS + (end - start) * BITS / 8 * ROWS;
     }
-}
-
-template <int M, int SOME> static inline void finish(const F (&total)[M][SOME], const Input *in, float (*out)[ROWS], int from) {
     for (int m = 0; m < M; m++)
         for (int v = 0; v < SOME; v++) {
-            float *to = out[m] + from + v * LANES;
+            float *to = out[m] + (FROM + v) * LANES;
             store(to, load(to) + total[m][v] * in[m].scale);
         }
 }
 
-// SOME vectors of a block's row, from FROM on: four tokens at once leave their sums in registers if they take half of it at a time.
-template <int M, int FROM, int SOME>
-static void dot_int8_rows(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    const float *scales = reinterpret_cast<const float *>(block) + FROM * LANES;
-    const int8_t *w = reinterpret_cast<const int8_t *>(block) + 4 * ROWS + FROM * 2 * LANES;
-    F total[M][SOME] = {};
-    for (int start = 0; start < matrix.columns; start += matrix.group) {  // longer sums could pass 32 bits
-        const int end = std::min(start + matrix.group, matrix.columns);
-        I acc[M][SOME] = {};
-        for (int k = start; k < end; k += 2, w += 2 * ROWS) {
-            __builtin_prefetch(w + AHEAD);
-            for (int v = 0; v < SOME; v++) {
-                const S weights = widen(w + v * 2 * LANES);
-                for (int m = 0; m < M; m++) acc[m][v] = multiply_add(acc[m][v], weights, pair(in[m].rounded + k));
-            }
-        }
-        join<M, SOME>(total, acc, scales);
-    }
-    finish<M, SOME>(total, in, out, FROM * LANES);
-}
-
-template <int M> static void dot_int8(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    if constexpr (M > 3 && VECTORS > 2) {
-        dot_int8_rows<M, 0, VECTORS / 2>(matrix, block, in, out);
-        dot_int8_rows<M, VECTORS / 2, VECTORS / 2>(matrix, block, in, out);
-    } else {
-        dot_int8_rows<M, 0, VECTORS>(matrix, block, in, out);
-    }
-}
-
-// A 16-bit lane holds four columns of a row, a weight plus 8 in four bits each: pairs (0, 1), (2, 3), (4, 5), (6, 7) of eight columns.
-template <int M> static void dot_int4(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    F total[M][VECTORS] = {};
-    for (int group = 0; group * matrix.group < matrix.columns; group++) {
-        const float *scales = reinterpret_cast<const float *>(block);
-        const uint8_t *w = block + 4 * ROWS;
-        I acc[M][VECTORS];
-        for (int m = 0; m < M; m++)
-            for (int v = 0; v < VECTORS; v++) acc[m][v] = -8 * in[m].sums[group] - I{};  // what the 8 adds too much
-        for (int k = group * matrix.group; k < (group + 1) * matrix.group; k += 8, w += 4 * ROWS) {
-            __builtin_prefetch(w + AHEAD);
-            __builtin_prefetch(w + AHEAD + 64);
-            for (int v = 0; v < VECTORS; v++) {
-                typedef uint16_t U __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
-                const U four = *reinterpret_cast<const U *>(w + v * 4 * LANES);
-                for (int m = 0; m < M; m++) {
-                    const int16_t *x = in[m].rounded + k;
-                    acc[m][v] = multiply_add(acc[m][v], (S)(four & 15), pair(x));
-                    acc[m][v] = multiply_add(acc[m][v], (S)(four >> 4 & 15), pair(x + 2));
-                    acc[m][v] = multiply_add(acc[m][v], (S)(four >> 8 & 15), pair(x + 4));
-                    acc[m][v] = multiply_add(acc[m][v], (S)(four >> 12), pair(x + 6));
-                }
-            }
-        }
-        join<M, VECTORS>(total, acc, scales);
-        block = w;
-    }
-    finish<M, VECTORS>(total, in, out, 0);
+template <int M, int FROM, int SOME> static void dot_some(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
+    if (matrix.format == FP32) dot_floats<float, M, FROM, SOME>(matrix, block, in, out);
+    if (matrix.format == FP16) dot_floats<half, M, FROM, SOME>(matrix, block, in, out);
+    if (matrix.format == INT8) dot_whole<8, M, FROM, SOME>(matrix, block, in, out);
+    if (matrix.format == INT4) dot_whole<4, M, FROM, SOME>(matrix, block, in, out);
+    if constexpr (FROM + SOME < VECTORS) dot_some<M, FROM + SOME, SOME>(matrix, block, in, out);
 }
 
 template <int M> static void dot(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    if (matrix.format == FP32) dot_floats<M, float>(matrix, block, in, out);
-    if (matrix.format == FP16) dot_floats<M, half>(matrix, block, in, out);
-    if (matrix.format == INT8) dot_int8<M>(matrix, block, in, out);
-    if (matrix.format == INT4) dot_int4<M>(matrix, block, in, out);
+    dot_some<M, 0, (M < 3 && LANES > 4 ? VECTORS : 2)>(matrix, block, in, out);
 }
 
 // out[m][r] += row r of block `index` times in[m], for `count` vectors. A vector's sums are made in the same order in whatever
 // company, so that they are the same to the last bit.
 static void multiply(const Matrix &matrix, int index, const Input *in, int count, float (*out)[ROWS]) {
     const uint8_t *block = matrix.data + index * matrix.block_bytes;
-    if (matrix.format == INT8)
-        for (; count >= 4; count -= 4, in += 4, out += 4) dot_int8<4>(matrix, block, in, out);
-    for (; count >= 3; count -= 3, in += 3, out += 3) dot<3>(matrix, block, in, out);
+    for (; count >= 6; count -= 6, in += 6, out += 6) dot<6>(matrix, block, in, out);
+    if (count == 5) dot<5>(matrix, block, in, out);
+    if (count == 4) dot<4>(matrix, block, in, out);
+    if (count == 3) dot<3>(matrix, block, in, out);
     if (count == 2) dot<2>(matrix, block, in, out);
     if (count == 1) dot<1>(matrix, block, in, out);
 }
@@ -239,7 +204,7 @@ static inline float largest(const float *x, int count) {
     return peak;
 }
 
-// Rounds a vector to 16 bits, the largest number to 32767, and adds up each group for int4. `rounded` has `columns` numbers.
+// Rounds a vector to 16 bits, the largest number to 32767, and adds up each group. `rounded` has `columns` numbers.
 static void round_input(const Matrix &matrix, Input &in) {
     if (matrix.format < INT8) return;
     const float most = largest(in.exact, matrix.columns);
@@ -252,10 +217,10 @@ static void round_input(const Matrix &matrix, Input &in) {
         *reinterpret_cast<Half *>(in.rounded + i) = __builtin_convertvector((I)half - 0x4B400000, Half);
     }
     for (; i < matrix.columns; i++) in.rounded[i] = static_cast<int16_t>(std::nearbyint(in.exact[i] * factor));
-    if (matrix.format != INT4) return;
-    for (int group = 0; group * matrix.group < matrix.columns; group++) {
+    for (int start = 0, group = 0; start < matrix.columns; start += matrix.group, group++) {
+        const int end = std::min(start + matrix.group, matrix.columns);
         int total = 0;
-        for (int k = group * matrix.group; k < (group + 1) * matrix.group; k++) total += in.rounded[k];
+        for (int k = start; k < end; k++) total += in.rounded[k];
         in.sums[group] = total;
     }
 }

@@ -32,7 +32,10 @@ namespace {
 
 constexpr int ROWS = 32;     // of a block
 constexpr int AHEAD = 1024;  // bytes that are asked of the memory before they are needed
-constexpr int LONGEST = 512; // columns of int8 times 16 bits whose sum is sure to stay within 32 bits
+constexpr int LONGEST = 512; // columns of int8 times 16 bits whose sum is sure to stay within 32 bits; on the way it may wrap around
+
+// Sums that are to stay in registers must be in loops that are written out: GCC leaves loops of many steps to run.
+#define UNROLLED _Pragma("GCC unroll 8")
 
 int padded(int count, int unit) { return (count + unit - 1) / unit * unit; }
 
@@ -61,12 +64,12 @@ struct Matrix {
 
     Matrix() = default;
     Matrix(Format of, int height, int wide, int columns_a_scale)
-        : format(of), rows(height), columns(of == INT4 ? padded(wide, columns_a_scale) : padded(wide, 2)), group(columns_a_scale) {
-        const size_t numbers = static_cast<size_t>(ROWS) * columns;
+        : format(of), rows(height), columns(padded(wide, of == INT4 ? columns_a_scale : 4)), group(columns_a_scale) {
+        const size_t numbers = static_cast<size_t>(ROWS) * columns, scales = ROWS * ((columns + group - 1) / group);
         block_bytes = format == FP32   ? numbers * 4
                       : format == FP16 ? numbers * 2
-                      : format == INT8 ? numbers + 4 * ROWS
-                                       : numbers / 2 + 4 * ROWS * (columns / group);
+                      : format == INT8 ? numbers + 4 * scales
+                                       : numbers / 2 + 4 * scales;
     }
 
     int blocks() const { return (rows + ROWS - 1) / ROWS; }
@@ -393,33 +396,37 @@ namespace {
 
 // ---------------------------------------------------------------- packing
 
+// Where the weights of a row's columns from `start` on lie, after their scale is written. See kernels.h for the order.
+uint8_t *place(Matrix &matrix, int row, int start, float scale) {
+    const size_t before = 4 * ROWS * (start / matrix.group) + static_cast<size_t>(start) * ROWS * (matrix.format == INT4 ? 4 : 8) / 8;
+    uint8_t *group = matrix.data + row / ROWS * matrix.block_bytes + before;
+    std::memcpy(group + row % ROWS * 4, &scale, 4);
+    return group + 4 * ROWS + row % ROWS * 4;
+}
+
 // Stores row `row`, `wide` columns of it, as int8 with one scale.
 void pack_int8(Matrix &matrix, int row, const int8_t *from, float scale, int wide) {
-    uint8_t *block = matrix.data + row / ROWS * matrix.block_bytes;
-    std::memcpy(block + row % ROWS * 4, &scale, 4);
-    int8_t *to = reinterpret_cast<int8_t *>(block + 4 * ROWS) + row % ROWS * 2;
-    for (int k = 0; k < wide; k += 2, to += 2 * ROWS) {
-        to[0] = from[k];
-        if (k + 1 < wide) to[1] = from[k + 1];
+    for (int start = 0; start < wide; start += matrix.group) {
+        uint8_t *to = place(matrix, row, start, scale);
+        for (int k = start; k < std::min(start + matrix.group, wide); k += 4, to += 4 * ROWS)
+            for (int i = 0; i < std::min(4, wide - k); i++) to[(i % 2) * 2 + i / 2] = static_cast<uint8_t>(from[k + i] + 128);
     }
 }
 
 void pack_int4(const Kernels &kernels, Matrix &matrix, int row, const float *from, int wide) {
-    uint8_t *block = matrix.data + row / ROWS * matrix.block_bytes;
     std::vector<float> group(matrix.group);
     std::vector<uint8_t> rounded(matrix.group);
     for (int start = 0; start < wide; start += matrix.group) {
         const int count = std::min(matrix.group, wide - start);
         std::fill(std::copy(from + start, from + start + count, group.begin()), group.end(), 0.0f);
         const float scale = kernels.round_int4(group.data(), matrix.group, rounded.data());
-        std::memcpy(block + row % ROWS * 4, &scale, 4);
-        uint16_t *lanes = reinterpret_cast<uint16_t *>(block + 4 * ROWS) + row % ROWS * 2;
-        for (int k = 0; k < matrix.group; k += 8, lanes += 2 * ROWS)
+        uint8_t *to = place(matrix, row, start, scale);
+        for (int k = 0; k < matrix.group; k += 8, to += 4 * ROWS)
             for (int odd = 0; odd < 2; odd++) {
                 const uint8_t *four = &rounded[k + odd];
-                lanes[odd] = static_cast<uint16_t>(four[0] | four[2] << 4 | four[4] << 8 | four[6] << 12);
+                to[2 * odd] = static_cast<uint8_t>(four[0] | four[2] << 4);
+                to[2 * odd + 1] = static_cast<uint8_t>(four[4] | four[6] << 4);
             }
-        block += 4 * ROWS + ROWS * matrix.group / 2;
     }
 }
 
@@ -450,10 +457,9 @@ struct Inputs {
 
     Inputs(const Matrix &matrix, int count) : stride(padded(matrix.columns, 16)) {
         const int columns = static_cast<int>(stride);
-        const int groups = matrix.group ? columns / matrix.group + 1 : 1;
+        const int groups = columns / matrix.group + 1;
         exact.resize(static_cast<size_t>(count) * columns);
-        if (matrix.format >= INT8) rounded.resize(exact.size());
-        if (matrix.format == INT4) sums.resize(static_cast<size_t>(count) * groups);
+        if (matrix.format >= INT8) rounded.resize(exact.size()), sums.resize(static_cast<size_t>(count) * groups);
         for (int m = 0; m < count; m++) {
             const size_t at = static_cast<size_t>(m) * columns;
             rows.push_back({&exact[at], rounded.empty() ? nullptr : &rounded[at],
@@ -462,7 +468,7 @@ struct Inputs {
     }
 };
 
-constexpr double ALONE = 2e6;  // products below which a phase is left to one thread: in less than 0.1 ms waking another does not pay
+constexpr double ALONE = 2e5;  // products below which a phase is left to one thread: it takes 5 us, and handing over to another some 2
 constexpr int QUERIES = 12;  // tokens that meet the keys together
 constexpr int TILE = 48;  // vectors that a block is multiplied with at a time: their results stay in the first cache
 
@@ -618,7 +624,7 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
 // Whether a set of instructions computes here what plain C does: it was compiled on another machine than this one, perhaps on one
 // where it cannot run.
 bool agrees(const Kernels &with) {
-    constexpr int wide = 90, count = 7;
+    constexpr int wide = 90, count = 7, few = 3;
     uint32_t state = 1;
     const auto number = [&] { return static_cast<float>(static_cast<int32_t>(state = state * 1664525 + 1013904223)) * 0x1p-30f; };
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-4f * (1 + std::fabs(b)); };
@@ -639,7 +645,9 @@ bool agrees(const Kernels &with) {
             plain::kernels.round_input(matrix, plain.rows[m]);
         }
         with.multiply(matrix, 0, ours.rows.data(), count, found);
+        with.multiply(matrix, 0, ours.rows.data(), few, found);
         plain::kernels.multiply(matrix, 0, plain.rows.data(), count, wanted);
+        plain::kernels.multiply(matrix, 0, plain.rows.data(), few, wanted);
         const auto same = [&] { return std::equal(found[0], found[0] + count * ROWS, wanted[0], near); };
         if (!same()) return false;
         for (int m = 0; m < count; m++) {

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from codegen_chat.api import Loading, Session, load
+from codegen_chat.api import Session
 from codegen_chat.lm import native
+from codegen_chat.models import Loading, load
 from codegen_chat.session import spec
 from codegen_chat.settings import Settings
 

@@ -16,10 +16,11 @@ codegen_chat` loads no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
 
 if TYPE_CHECKING:
-    from codegen_chat.api import Model, Session, load
+    from codegen_chat.api import Session
     from codegen_chat.errors import (
         CheckpointError,
         CodegenChatError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         SpecError,
         UsageError,
     )
+    from codegen_chat.models import Model, load
     from codegen_chat.settings import Settings
     from codegen_chat.turn import Change, Completion, Delta, Execution, Failure, Sampling, Turn, Typed, Usage
 
@@ -60,7 +62,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("Model", "Session", "load"),
+    "api": ("Session",),
+    "models": ("Model", "load"),
     "settings": ("Settings",),
     "turn": ("Change", "Completion", "Delta", "Execution", "Failure", "Sampling", "Turn", "Typed", "Usage"),
 }

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 
-from codegen_chat.api import Model, load
 from codegen_chat.bench.likelihood import likelihood, logprobs, of_parts
+from codegen_chat.models import Model, load
 from tests.test_cli import Cli
 
 TEXT = "# Add the numbers.\ntotal = sum([1, 2, 3])\nprint(total)  # é\n" * 3

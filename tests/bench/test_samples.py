@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from codegen_chat.api import load
 from codegen_chat.bench import lanes, report
 from codegen_chat.bench.compare import compare
 from codegen_chat.bench.likelihood import of_parts
@@ -21,6 +20,7 @@ from codegen_chat.bench.mtpb import Mtpb, Problem
 from codegen_chat.bench.samples import NAME, Sample, Samples
 from codegen_chat.bench.summary import summary
 from codegen_chat.errors import UsageError
+from codegen_chat.models import load
 from codegen_chat.sandbox.kernel import Kernel
 from tests.bench.conftest import OWN
 

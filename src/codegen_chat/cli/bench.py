@@ -236,8 +236,8 @@ def _running(
     def model() -> tuple[Completer | None, Perplexity | None]:
         if not needs_model:
             return None, None
-        from codegen_chat.api import load
         from codegen_chat.bench.likelihood import of_parts
+        from codegen_chat.models import load
 
         loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
         return loaded.engine, partial(of_parts, loaded)
@@ -258,9 +258,9 @@ def speed(
     """
     settings = settled(ctx)
 
-    from codegen_chat.api import load
     from codegen_chat.bench import speed as measuring
     from codegen_chat.bench.lanes import LIMITS
+    from codegen_chat.models import load
     from codegen_chat.sandbox.kernel import Kernel
     from codegen_chat.terminal.meter import table
 
@@ -308,8 +308,8 @@ def perplexity(
     settings = settled(ctx)
     text = decoded(source(file), called(file))
 
-    from codegen_chat.api import load
     from codegen_chat.bench.likelihood import likelihood
+    from codegen_chat.models import load
 
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
     found = likelihood(loaded, text)

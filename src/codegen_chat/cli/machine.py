@@ -37,8 +37,8 @@ def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype
         report(holds=layer.holds, what=f"sandbox, {layer.name}: {layer.detail}")
         code = 0 if layer.holds else SANDBOX_UNAVAILABLE  # the last one is all of them together
     try:
-        from codegen_chat.api import load
         from codegen_chat.lm import native
+        from codegen_chat.models import load
 
         loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
         report(holds=True, what=f"model {loaded.name}, revision {loaded.revision}, {loaded.dtype} on {loaded.device}")

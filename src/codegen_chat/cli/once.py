@@ -34,6 +34,8 @@ from codegen_chat.cli.options import (
 from codegen_chat.errors import SandboxUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codegen_chat.turn import Execution
 
 
@@ -41,10 +43,10 @@ def complete(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(metavar="TEXT|-", help="What the model continues, as it is; - is standard input.")],
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="What follows the gap that is to be filled: for CodeGen2 models.")] = None,
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="Add each token of the answer with its natural-log probability.")
     ] = False,
-    suffix: Annotated[str | None, typer.Option(help="What follows the gap that is to be filled: for CodeGen2 models.")] = None,
     as_json: Json = False,
     model: Model = None,
     device: Device = None,
@@ -63,13 +65,16 @@ def complete(
     settings = settled(ctx)
     prompt = decoded(source("-"), "standard input") if text == "-" else text
 
-    from codegen_chat.api import load
+    from codegen_chat.models import load
     from codegen_chat.session.records import completion_to_json
-    from codegen_chat.terminal.screen import visible
     from codegen_chat.turn import Completion, Delta
 
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
-    show = visible if sys.stdout.isatty() else str
+    show: Callable[[str], str] = str
+    if sys.stdout.isatty():
+        from codegen_chat.terminal.screen import visible  # a terminal's library takes as long to import as the model to load
+
+        show = visible
 
     def ended(completion: Completion) -> None:
         pieces = [loaded.tokenizer.decode([token]) for token in completion.token_ids]
@@ -89,10 +94,10 @@ def complete(
         "seed": settings.seed,
     }
     if suffix is not None or settings.samples > 1:  # drawn together, told one after another
-        if suffix is None:
-            completions = loaded.complete(prompt, n=settings.samples, stop=stop or (), **drawing)
-        else:
+        if suffix is not None:
             completions = loaded.infill(prompt, suffix, n=settings.samples, **drawing)
+        else:
+            completions = loaded.complete(prompt, n=settings.samples, stop=stop or (), **drawing)
         for completion in completions:
             sys.stdout.write("" if as_json else show(completion.text))
             ended(completion)

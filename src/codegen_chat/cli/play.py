@@ -44,7 +44,7 @@ from codegen_chat.cli.options import (
 from codegen_chat.errors import UsageError
 
 if TYPE_CHECKING:
-    from codegen_chat.api import Loading
+    from codegen_chat.models import Loading
 
 
 def run(

@@ -123,6 +123,3 @@ PUBLISHED = {
     "16B": Config(n_layer=34, n_embd=6144, n_head=24, rotary_dim=64),
 }
 """The four sizes of the family, the same for `nl`, `multi` and `mono`."""
-
-NANO = Config(n_layer=6, n_embd=384, n_head=8, rotary_dim=24, vocab_size=6144, eos_token_id=0)
-"""The embedded model that this repository trains."""

@@ -6,6 +6,7 @@ Torch-free and drawn in float64, so that every step, backend and machine that ag
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -53,8 +54,9 @@ def draw(
     `favoured` tokens are drawn as if their logits were higher by so much.
     One number is taken of `rng` a draw, none for a greedy one. Raises CodegenChatError where a logit is not a number.
     """
-    peak = logits.max()  # NaN where any is NaN
-    if not np.isfinite(peak):
+    token = int(logits.argmax())
+    peak = logits[token]  # NaN where any is NaN
+    if not math.isfinite(peak):
         raise CodegenChatError("the model's logits are not finite numbers: load it in fp32, or check its weights")
     scores = logits - peak
     tilted = scores
@@ -62,15 +64,14 @@ def draw(
         tilted = scores.copy()
         tilted[list(favoured)] += np.fromiter(favoured.values(), np.float32)
         tilted -= tilted.max()
-    if sampling.temperature <= 0:
         token = int(tilted.argmax())
-    else:
+    if sampling.temperature > 0:
         possible, shares = _possible(tilted, sampling)
         # By the inverse of the distribution, in the order of the ids: rounding in the logits moves the bounds as little.
         bounds = shares.cumsum()
         place = int(bounds.searchsorted(rng.random() * bounds[-1], side="right"))
         token = int(possible[min(place, len(possible) - 1)])
-    return token, float(scores[token]) - float(np.log(np.exp(scores).sum(dtype=np.float64)))
+    return token, float(scores[token]) - math.log(np.exp(scores).sum(dtype=np.float64))
 
 
 def probabilities(scores: NDArray[np.floating], sampling: Sampling) -> NDArray[np.float64]:
@@ -98,9 +99,11 @@ def _possible(scores: NDArray[np.floating], sampling: Sampling) -> tuple[NDArray
         possible, shares = possible[kept], shares[kept]
     if sampling.top_p < 1:
         total = shares.sum()
-        some = np.flatnonzero(shares >= (1 - sampling.top_p) * total / len(shares))  # the others are less than what is left out
-        order = some[np.argsort(-shares[some], kind="stable")]
-        reached = np.cumsum(shares[order])
-        kept = np.sort(order[: 1 + int(np.searchsorted(reached, sampling.top_p * total))])
+        some = shares[shares >= (1 - sampling.top_p) * total / len(shares)]  # the others are less than what is left out
+        ordered = np.sort(some)[::-1]
+        count = min(len(ordered), 1 + int(np.searchsorted(np.cumsum(ordered), sampling.top_p * total)))
+        least = ordered[count - 1]
+        kept = shares >= least
+        kept[np.flatnonzero(shares == least)[count - np.count_nonzero(shares > least) :]] = False  # of equals, the first ids
         possible, shares = possible[kept], shares[kept]
     return possible, shares

@@ -8,14 +8,15 @@ recognised, never imported.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 import types
-import zlib
 from collections import deque
 from collections.abc import ItemsView, Iterable, KeysView, ValuesView
-from typing import Any
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
+if TYPE_CHECKING:
+    from typing import Any
 
 _NODES = 10_000
 _DEPTH = 16
@@ -61,7 +62,7 @@ def summary(value: Any) -> str:
     """Say in a few words what a name stands for."""
     try:
         return _summary(value)[:120]
-    except Exception:  # noqa: BLE001  the person's own __len__ or __repr__ may raise anything
+    except BaseException:  # noqa: BLE001  the person's own __len__ or __repr__ may raise anything
         return type(value).__name__
 
 
@@ -69,7 +70,7 @@ def fingerprint(value: Any) -> object:
     """Return something comparable that differs when the value was rebound or, as far as is cheap to see, changed in place."""
     try:
         return _fingerprint(value, _Budget(_FINGERPRINT_NODES), 0)
-    except Exception:  # noqa: BLE001  the same
+    except BaseException:  # noqa: BLE001  the same
         return id(value)
 
 
@@ -179,6 +180,8 @@ def _summary(value: Any) -> str:  # noqa: PLR0911
 
 
 def _signature(function: object) -> str:
+    import inspect  # here and no sooner: it costs 5 ms, and not every turn has a function
+
     try:
         return str(inspect.signature(function))  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -1,0 +1,230 @@
+"""A model that completes text, loaded: by itself it needs neither sandbox nor session, and imports none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import TYPE_CHECKING, overload
+
+from codegen_chat import prompt as prompts
+from codegen_chat.errors import UsageError
+from codegen_chat.lm import hub
+from codegen_chat.settings import Settings
+from codegen_chat.turn import Completed, Completion, Delta, Prompt, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from codegen_chat.lm.engine import Engine
+    from codegen_chat.lm.tokenizer import Tokenizer
+
+
+def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto") -> Model:
+    """Load a model: "nano" (embedded), a checkpoint's folder, or a name that `models ls` shows as here. Nothing is downloaded.
+
+    `dtype` is auto, fp32, bf16, fp16, int8 or int4; `device` auto, cpu, cuda, ... On a CPU the native step computes, where it was
+    built and knows the dtype, and torch where not; auto is then the dtype that the weights are stored in. Raises
+    ModelUnavailable, CheckpointError, UsageError.
+    """
+    folder = hub.locate(str(model))
+    # They take long to import, torch longest: only who loads a model waits for them, and for torch only who needs it.
+    from codegen_chat.lm import sampling, steps  # noqa: PLC0415
+    from codegen_chat.lm.engine import Engine  # noqa: PLC0415
+    from codegen_chat.lm.tokenizer import Tokenizer  # noqa: PLC0415
+
+    step = steps.load(folder, dtype, device)
+    engine = Engine(step, Tokenizer.load(folder), sampling.defaults(folder))
+    return Model(engine, hub.name(folder), hub.revision(folder))
+
+
+class Model:
+    """A loaded model. Not for several threads at once: one cache serves one completion at a time.
+
+    Attributes:
+        name, revision: which model it is.
+        dtype, device, backend: how it computes ("int8", "cpu", "native AVX2").
+        engine: the completer underneath.
+    """
+
+    def __init__(self, engine: Engine, name: str, revision: str) -> None:
+        self.engine = engine
+        self.name = name
+        self.revision = revision
+        self.dtype = engine.step.dtype
+        self.device = engine.step.device
+        self.backend = engine.step.backend
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's vocabulary."""
+        return self.engine.tokenizer
+
+    @overload
+    def complete(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[Completion]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[list[Completion]]: ...
+
+    def complete(
+        self,
+        prompt: str | list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[Completion] | list[list[Completion]]:
+        """Continue a text `n` times, with seeds from `seed` on; of several texts each, one after the other, a list for each.
+
+        None is the checkpoint's own default; temperature 0 is greedy, and then all n are alike. The text ends before the first
+        of the `stop` strings. Raises UsageError for a value out of range, ContextWindowExceeded for a prompt past the window.
+        """
+        found: list[list[Completion]] = []
+        for text in [prompt] if isinstance(prompt, str) else prompt:
+            asked, sampling = self._asked(text, max_new_tokens, temperature, top_p, top_k, stop, seed)
+            events = self.engine.complete_many(asked, [replace(sampling, seed=seed + index) for index in range(n)])
+            ended = [event for event in events if isinstance(event, Completed)]
+            found.append([event.completion for event in sorted(ended, key=lambda event: event.candidate)])
+        return found[0] if isinstance(prompt, str) else found
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Generator[Delta | Completion, None, None]:
+        """Continue a text, in pieces as they are decided; the Completion comes last. Arguments and errors as in `complete`."""
+        return self.engine.complete(*self._asked(prompt, max_new_tokens, temperature, top_p, top_k, stop, seed))
+
+    def _asked(
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        temperature: float | None,
+        top_p: float | None,
+        top_k: int | None,
+        stop: Sequence[str],
+        seed: int,
+    ) -> tuple[Prompt, Sampling]:
+        """Check the arguments of `complete`; return what they ask for."""
+        wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+        settings = Settings().updated({key: value for key, value in wanted.items() if value is not None}, "complete()")
+        if isinstance(stop, str) or not all(stop):
+            raise UsageError("complete(): stop is a list of strings that are not empty")
+        return Prompt(prompt, prompts.stop_strings(*stop), max_new_tokens), drawing(settings, self.engine.sampling)
+
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Fill the gap between two texts `n` times: for CodeGen2 models, which were trained to.
+
+        Arguments and errors as in `complete`; UsageError where the model's vocabulary has no `<mask_1>`, `<sep>` and `<eom>`.
+        """
+        marks = ("<mask_1>", "<sep>", "<eom>")
+        if any(len(self.tokenizer.encode(mark)) != 1 for mark in marks):
+            raise UsageError(f"{self.name} cannot fill gaps: it knows no {', '.join(marks)}. CodeGen2 models do")
+        prompt = f"{prefix}<mask_1>{suffix}<|endoftext|><sep><mask_1>"
+        return self.complete(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            stop=["<eom>"],
+            n=n,
+            seed=seed,
+        )
+
+    def logits(self, text: str | Sequence[int]) -> NDArray[np.float32]:
+        """Return the logits after each of T tokens of a text, or of ids, float32 (T, vocabulary)."""
+        return self.engine.logits(self._ids(text))
+
+    def features(self, text: str | Sequence[int]) -> NDArray[np.float32]:
+        """Return the last hidden states of T tokens of a text, or of ids, after the final LayerNorm: float32 (T, n_embd)."""
+        return self.engine.features(self._ids(text))
+
+    def _ids(self, text: str | Sequence[int]) -> Sequence[int]:
+        return self.tokenizer.encode(text) if isinstance(text, str) else text
+
+
+def drawing(settings: Settings, own: Sampling) -> Sampling:
+    """Return how to draw: the checkpoint's own way, changed by what is set."""
+    return Sampling(
+        own.temperature if settings.temperature is None else settings.temperature,
+        own.top_p if settings.top_p is None else settings.top_p,
+        own.top_k if settings.top_k is None else settings.top_k,
+        settings.seed,
+    )
+
+
+class Loading:
+    """A model that loads in a thread, so that a prompt is there at once. Who needs it waits."""
+
+    def __init__(self, make: Callable[[], Model]) -> None:
+        self._make = make
+        self._done = Flag()
+        self._outcome: Model | BaseException | None = None
+        Thread(target=self._run, name="loading", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._make()
+        except BaseException as error:  # noqa: BLE001  who asks for the model gets it
+            self._outcome = error
+        self._done.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether asking for the model would not wait."""
+        return self._done.is_set()
+
+    @property
+    def model(self) -> Model:
+        """The model; waits for it. Raises what loading it raised."""
+        self._done.wait()
+        if not isinstance(self._outcome, Model):
+            raise self._outcome or AssertionError("a model neither loaded nor failed")
+        return self._outcome
