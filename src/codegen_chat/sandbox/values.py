@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import types
+import zlib
 from collections import deque
 from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 
