@@ -6,8 +6,9 @@ terminal use the same two.
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
@@ -176,11 +177,14 @@ class Loading:
 
 
 class _Drawing:
-    """The Completer of a session: a model that may still be loading, and the person's own way to draw."""
+    """The Completer of a session: its model, which may still be loading, and the person's own way to draw, as they are now."""
 
-    def __init__(self, loading: Loading, settings: Settings) -> None:
-        self._loading = loading
-        self._settings = settings
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def _loading(self) -> Loading:
+        return self._session.model
 
     @property
     def window(self) -> int:
@@ -188,10 +192,14 @@ class _Drawing:
 
     @property
     def sampling(self) -> Sampling:
-        return drawing(self._settings, self._loading.model.engine.sampling)
+        return drawing(self._session.settings, self._loading.model.engine.sampling)
 
     def count(self, text: str) -> int:
         return self._loading.model.engine.count(text)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may have several tokens
+        return [decoder.decode(self._loading.model.tokenizer.token_bytes(token)) for token in ids]
 
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
@@ -279,6 +287,7 @@ class Session:
         history: its turns, and the file that they are kept in.
         model: what loads, or has loaded.
         unsafe: why nothing is executed, None where something is.
+        settings: how it was opened, and what `change` made of that.
         walls: what code that is executed is held to, in lines.
         notes: what a person should know of a session that was opened again, a line each.
     """
@@ -289,16 +298,9 @@ class Session:
         self.unsafe = unsafe
         self.walls = walls(kernel) if kernel else []
         self.notes = list(history.dropped)
-        self._settings = settings
+        self.settings = settings
         self._kernel = kernel
-        options = Options(
-            samples=settings.samples,
-            fallback=settings.fallback,
-            guard=settings.guard,
-            max_new_tokens=settings.max_new_tokens,
-            timeout=settings.timeout,
-        )
-        self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
+        self.conversation = Conversation(_Drawing(self), kernel, history, _options(settings))
 
     @classmethod
     def open(
@@ -387,9 +389,28 @@ class Session:
 
     def export(self, path: Path) -> str | None:
         """Write the session as a Python file. Returns why it is not verified, None where it is. Raises SessionError."""
-        written = program(self.history, self._kernel, self._settings.timeout)
+        written = program(self.history, self._kernel, self.settings.timeout)
         written.write(path)
         return written.doubt
+
+    def change(self, values: Mapping[str, object]) -> None:
+        """Change settings for the turns to come; another model loads behind the prompt, and the session goes on with it.
+
+        Raises SettingsError for what is no setting, UsageError for one that holds from a session's start on, ModelUnavailable.
+        """
+        fixed = sorted(_FROM_THE_START & values.keys())
+        if fixed:
+            raise UsageError(f"{fixed[0]} holds from the start on: leave, and give it on the command line or in the settings file")
+        wanted = self.settings.updated(values, "/set")
+        if wanted.exec != "off" and self._kernel is None:
+            raise UsageError(f"nothing can be executed in this session: {self.unsafe}")
+        if any(getattr(wanted, name) != getattr(self.settings, name) for name in ("model", "dtype", "device")):
+            folder = hub.locate(wanted.model)
+            self.model = Loading(lambda: load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            facts = {"model": hub.name(folder), "revision": hub.revision(folder)}
+            self.history.note({**facts, "dtype": wanted.dtype, "device": wanted.device})
+        self.settings = wanted
+        self.conversation.options = _options(wanted)
 
     def close(self) -> None:
         """Give the log back and end the sandbox. What was accepted is saved already."""
@@ -402,6 +423,21 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_FROM_THE_START = {"memory", "allow_read", "allow_write", "save", "plain", "keys"}
+
+
+def _options(settings: Settings) -> Options:
+    return Options(
+        samples=settings.samples,
+        fallback=settings.fallback,
+        guard=settings.guard,
+        max_new_tokens=settings.max_new_tokens,
+        timeout=settings.timeout,
+        execute=settings.exec != "off",
+        ask=settings.exec == "ask",
+    )
 
 
 def _history(settings: Settings, facts: dict[str, object], resume: Path | None) -> History:

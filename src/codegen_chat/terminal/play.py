@@ -54,7 +54,10 @@ def play(conversation: Conversation, steps: Sequence[Step], player: Player) -> T
     tally = Tally()
     for number, step in enumerate(steps, 1):
         player.step(number, step)
-        events = conversation.run(step.text) if step.code is None else conversation.run_code(step.code, text=step.text)
+        if step.code is None:
+            events = conversation.run(step.text, given=step.given)
+        else:
+            events = conversation.run_code(step.code, text=step.text)
         turn = None
         try:
             for event in events:
@@ -95,7 +98,7 @@ class ScreenPlayer:
     def step(self, number: int, step: Step) -> None:
         """Print the words."""
         self._screen.start()
-        self._screen.words(number, step.text or "your own code")
+        self._screen.words(number, step.text or ("your first lines" if step.given else "your own code"))
         if step.code is not None:
             self._screen.code(step.code)
 
@@ -134,7 +137,7 @@ class JsonPlayer:
 
     def step(self, number: int, step: Step) -> None:
         """Print the words, and the code where it is given."""
-        self._line("step", {"number": number, "text": step.text, "code": step.code, "where": step.where})
+        self._line("step", {"number": number, "text": step.text, "code": step.code, "given": step.given, "where": step.where})
 
     def event(self, event: Event) -> None:
         """Print it."""
