@@ -60,6 +60,12 @@ def kinds(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events if not isinstance(event, Delta)]
 
 
+def choice(events: list[Event]) -> tuple[int, int]:
+    """Return which candidate was chosen, from 0, and of how many."""
+    [event] = [event for event in events if isinstance(event, Chosen)]
+    return event.candidates.index(event.turn), len(event.candidates)
+
+
 def shown(events: list[Event], candidate: int = 0) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta) and event.candidate == candidate)
 
@@ -391,7 +397,7 @@ def test_fix_tells_the_model_what_went_wrong() -> None:
         list(conversation.fix())
     list(conversation.run("Divide."))
     events = list(conversation.fix())
-    assert Chosen(0, FIXES) in events
+    assert choice(events) == (0, FIXES)
     assert model(conversation).prompts[-1].text.endswith("# Divide.\n# It failed with ZeroDivisionError: division by zero\n")
     assert committed(events).remarks == ("It failed with ZeroDivisionError: division by zero",)
     assert conversation.names() == {"x": "1", "y": "2"}
@@ -511,8 +517,8 @@ def test_results_choose_among_candidates() -> None:
         "x = 1\n", "x = 2\n", "x = 1 / 0\n", "x = 2  # so\n", options=Options(samples=4), sampling=Sampling(seed=5)
     )
     events = list(conversation.run("One."))
-    assert kinds(events) == ["Completed"] * 4 + ["Executed"] * 4 + ["Chosen", "Committed"]
-    assert [event for event in events if isinstance(event, Chosen)] == [Chosen(1, 4)]
+    assert kinds(events) == ["Several"] + ["Completed"] * 4 + ["Executed"] * 4 + ["Chosen", "Committed"]
+    assert choice(events) == (1, 4)
     assert [event.candidate for event in events if isinstance(event, Executed)] == [0, 1, 2, 3]
     assert [shown(events, candidate) for candidate in range(4)] == ["x = 1\n", "x = 2\n", "x = 1 / 0\n", "x = 2  # so\n"]
     assert committed(events).code == "x = 2"
@@ -556,7 +562,7 @@ def test_candidates_without_code_do_not_take_part() -> None:
     conversation = talk("# a\n", "x = 1\n", "# b\n", "# a\n", "# b\n")
     events = list(conversation.run("One.", samples=3))
     assert committed(events).code == "x = 1"
-    assert Chosen(1, 3) in events
+    assert choice(events) == (1, 3)
     assert ran(conversation) == ["x = 1"]
 
 
@@ -669,7 +675,7 @@ def test_candidates_interrupted_before_they_ran_are_kept_unrun() -> None:
     events += [turn.throw(KeyboardInterrupt), *turn]
     assert [turn.code for turn in conversation.candidates] == ["x = 1", "x = 2\ny = 3", "x = 4"]
     assert not any(turn.accepted or turn.execution for turn in conversation.candidates)
-    assert kinds(events) == ["Completed", "Committed"]
+    assert kinds(events) == ["Several", "Completed", "Committed"]
     assert committed(list(conversation.pick(3))).code == "x = 4"  # it never ran, and does now
     assert conversation.names() == {"x": "4"}
 
@@ -678,7 +684,7 @@ def test_a_failure_is_answered_by_more_candidates_and_the_best_is_kept() -> None
     conversation = talk("1 / 0\n", "x = 1\n", "x = 2\n", "x = 2\n", options=Options(fallback=3))
     events = list(conversation.run("One."))
     assert Fallback(3) in events
-    assert Chosen(2, 4) in events
+    assert choice(events) == (2, 4)
     assert committed(events).code == "x = 2"
     assert committed(events).accepted
     assert [turn.code for turn in conversation.history.all_turns] == ["x = 2"]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import codecs
 import os
+import platform
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -17,13 +20,13 @@ from typing import TYPE_CHECKING, Self
 
 from codegen_chat import prompt as prompts
 from codegen_chat.conversation import Committed, Conversation, Event, Options
-from codegen_chat.errors import CodegenChatError, SandboxUnavailable, SessionError, UsageError
+from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnavailable, SessionError, UsageError
 from codegen_chat.lm import hub
-from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.kernel import Kernel, probe
 from codegen_chat.sandbox.outer import UNSAFE, Grants
 from codegen_chat.session import export
 from codegen_chat.session.history import History
-from codegen_chat.settings import Settings, sessions_folder
+from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn, last_execution
 
 if TYPE_CHECKING:
@@ -264,6 +267,39 @@ def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = F
         return None, str(error)
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine: whether it holds, in words, and the exit code that it is worth."""
+
+    holds: bool
+    what: str
+    code: int = 0
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Say what holds on this machine: Python, the sandbox's walls, the model, the folders. It takes seconds."""
+    version = f"codegen-chat {metadata.version('codegen-chat')}, python {platform.python_version()}, {sys.platform}"
+    yield Finding(holds=True, what=version)
+    *layers, together = probe()
+    yield from (Finding(layer.holds, f"sandbox, {layer.name}: {layer.detail}") for layer in layers)
+    code = 0 if together.holds else SandboxUnavailable.exit_code
+    yield Finding(together.holds, f"sandbox, {together.name}: {together.detail}", code)
+    try:
+        from codegen_chat.lm import native  # noqa: PLC0415  as in `load`
+
+        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        yield Finding(holds=True, what=f"model {loaded.name}, revision {loaded.revision}, {loaded.dtype} on {loaded.device}")
+        yield Finding(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}")
+    except ModelUnavailable as error:
+        yield Finding(holds=False, what=f"model: {error}", code=error.exit_code)
+    folder = sessions_folder(os.environ)
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = above.is_dir() and os.access(above, os.W_OK)
+    kept = f"sessions are kept in {folder}" + ("" if writable else ": not writable")
+    yield Finding(writable, kept, 0 if writable else SessionError.exit_code)
+    yield Finding(holds=True, what=f"settings: {config_file(os.environ)}, {PROJECT_FILE} here, CODEGEN_CHAT_*")
+
+
 def walls(kernel: Kernel) -> list[str]:
     """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
     if kernel.tier == UNSAFE:
@@ -386,6 +422,10 @@ class Session:
     def run_code(self, code: str) -> Turn:
         """Run code of your own as a turn. Raises UsageError without code."""
         return _last(self.conversation.run_code(code))
+
+    def doctor(self) -> Iterator[Finding]:
+        """Say what holds on this machine, as `codegen-chat doctor` does."""
+        return examine(self.settings)
 
     def export(self, path: Path) -> str | None:
         """Write the session as a Python file. Returns why it is not verified, None where it is. Raises SessionError."""

@@ -94,11 +94,18 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """Among `of` candidates the results chose this one."""
+class Several:
+    """So many candidates are drawn, and run from the same state."""
 
-    candidate: int
-    of: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Among these candidates, in the order in which they were drawn, the results chose this one."""
+
+    turn: Turn
+    candidates: tuple[Turn, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,9 @@ class Replayed:
     after: Turn
 
 
-Event = Delta | Completed | Proposed | Output | Executed | Fallback | Chosen | Evicted | Notice | Committed | Replayed
+Event = (
+    Delta | Completed | Proposed | Output | Executed | Several | Fallback | Chosen | Evicted | Notice | Committed | Replayed
+)
 Events = Generator[Event, str | None, None]
 
 
@@ -475,6 +484,8 @@ class Conversation:
                 raise KeyboardInterrupt
 
         def steps() -> Events:
+            if samples > 1:
+                yield Several(samples)
             yield from more(samples)
             yield from self._run(candidates, ask=self.options.ask)
             if self.options.fallback and len(candidates) == 1 and candidates[0].failed and not self.options.ask:
@@ -587,7 +598,7 @@ class Conversation:
         best = ran[-1 if interrupted else choose(executions, candidates[0].turn.text)][0]
         self._spare = tuple(candidate.turn.id for candidate, _ in ran if candidate is not best and candidate.turn.accepted)
         if len(candidates) > 1:
-            yield Chosen(best.index, len(candidates))
+            yield Chosen(best.turn, tuple(candidate.turn for candidate in candidates))
         yield self._commit(candidates, best.turn)
 
     def _execute(self, executor: Executor, candidate: _Candidate) -> Generator[Event, None, Execution]:

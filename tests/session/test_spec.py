@@ -192,7 +192,7 @@ Set x.
         ("one\n@expect a) + (b", "s:2:10: an expectation is one Python expression, such as x == 1: unmatched ')'"),
         ("  one", "s:1:1: an indented line continues the one above, and there is none: start it at the margin"),
         ("one\n  @expect x", f"s:2:3: {MARGIN}"),
-        ("@expect x\n  >>> x", "s:2:3: code starts at the margin, or below words (write @>>> for words)"),
+        ("one\n@expect x\n  >>> x", "s:3:3: code starts at the margin, or below words (write @>>> for words)"),
         ("one\n... x", "s:2:1: `...` goes on with code: start it with `>>> `, or write `@...` for words"),
         (">>>x = 1", "s:1:4: code stands after `>>> ` with a space (write @>>> for words)"),
         (">>> x = [1,\n]", "s:1:9: this is no Python: '[' was never closed"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
-from codegen_chat.conversation import Committed, Conversation, Event, Executed
+from codegen_chat.conversation import Chosen, Committed, Conversation, Event, Executed
 from codegen_chat.session.records import completion_to_json, execution_to_json, turn_to_json
 from codegen_chat.session.spec import Expectation, Step
 from codegen_chat.terminal.screen import Screen
@@ -146,6 +146,8 @@ class JsonPlayer:
                 data = {"candidate": candidate, **completion_to_json(completion)}
             case Executed(execution, candidate):
                 data = {"candidate": candidate, **execution_to_json(execution)}
+            case Chosen(turn, candidates):
+                data = {"candidate": [each.id for each in candidates].index(turn.id), "of": len(candidates), "id": turn.id}
             case Committed(turn):
                 data = {"id": turn.id, "parent": turn.parent, **turn_to_json(turn)}
             case _:
