@@ -398,7 +398,7 @@ def test_fix_tells_the_model_what_went_wrong() -> None:
     list(conversation.run("Divide."))
     events = list(conversation.fix())
     assert choice(events) == (0, FIXES)
-    assert model(conversation).prompts[-1].text.endswith("# Divide.\n# It failed with ZeroDivisionError: division by zero\n")
+    assert model(conversation).prompts[-1].text.endswith("# It failed with ZeroDivisionError: division by zero\n# Divide.\n")
     assert committed(events).remarks == ("It failed with ZeroDivisionError: division by zero",)
     assert conversation.names() == {"x": "1", "y": "2"}
     assert all(sampling.temperature > 0 for sampling in model(conversation).samplings[2:])
@@ -408,7 +408,8 @@ def test_fix_mends_the_persons_own_code_too() -> None:
     conversation = talk(*["y = 2\n"] * FIXES)
     list(conversation.run_code("y = 1 / 0"))
     list(conversation.fix())
-    assert "# Write this code without its error.\n# y = 1 / 0\n# It failed with" in model(conversation).prompts[-1].text
+    told = "# y = 1 / 0\n# It failed with ZeroDivisionError: division by zero\n# Write this code without its error.\n"
+    assert model(conversation).prompts[-1].text.endswith(told)
 
 
 def test_a_hidden_turn_leaves_the_prompt_and_its_variables_live() -> None:
@@ -471,9 +472,9 @@ def test_a_mention_brings_the_value_into_the_prompt() -> None:
     list(conversation.run_code("nums = [3, 1, 2]"))
     events = list(conversation.run("The largest of @nums, not @other or me@nums.org."))
     assert kinds(events)[0] == "Notice"
-    assert model(conversation).prompts[0].text.endswith("# The largest of nums, not @other or me@nums.org.\n# nums: [3, 1, 2]\n")
+    assert model(conversation).prompts[0].text.endswith("# nums: [3, 1, 2]\n# The largest of nums, not @other or me@nums.org.\n")
     assert committed(events).text == "The largest of @nums, not @other or me@nums.org."
-    assert "# nums: [3, 1, 2]\ny = max(nums)\n" in conversation.prompt_text()
+    assert "# The largest of nums, not @other or me@nums.org.\ny = max(nums)\n" in conversation.prompt_text()
 
 
 def test_attributes_of_what_lives() -> None:

@@ -428,7 +428,7 @@ class Conversation:
         return last_execution(executor.execute(code, parent=parent, turn=None, timeout=self.options.timeout))
 
     def _say(self, text: str, given: str, turns: Sequence[Turn], samples: int) -> Events:
-        """Ask for a turn after `turns` in words; the values that they ask for are told below them."""
+        """Ask for a turn after `turns` in words; the values that they ask for are told above them."""
         names = prompts.mentioned(text)
         alive = self.names() if names else {}
         executor = self._sandbox()

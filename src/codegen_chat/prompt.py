@@ -33,13 +33,14 @@ def block(text: str, code: str, remarks: Sequence[str] = ()) -> str:
 
 
 def ask(text: str, remarks: Sequence[str] = (), given: str = "") -> str:
-    """Write what asks for a turn: its words, remarks below them, and first lines of the code, which the model goes on with.
+    """Write what asks for a turn: remarks, its words, and first lines of the code, which the model goes on with.
 
-    A name that a remark tells of loses the `@` that asked for it.
+    The words stand next to the code, as they do without remarks: a small model is thrown off by anything between. A name that a
+    remark tells of loses the `@` that asked for it.
     """
     told = {remark.partition(":")[0] for remark in remarks}
     words = _MENTION.sub(lambda found: found[1] if found[1] in told else found[0], text)
-    return comment(words) + "".join(map(comment, remarks)) + given.rstrip()
+    return "".join(map(comment, remarks)) + comment(words) + given.rstrip()
 
 
 def render(turns: Sequence[Turn], text: str = "", remarks: Sequence[str] = (), given: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What stands in the prompt below a turn's words: a variable's value that they ask for, an error that they are to mend.
+"""What stands in the prompt above a turn's words: a variable's value that they ask for, an error that they are to mend.
 
 One comment line each, short: the model has a window.
 """

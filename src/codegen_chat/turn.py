@@ -126,7 +126,7 @@ class Turn:
 
     `completion` is None for the person's own code, `execution` None where nothing may be executed. A turn that was not accepted
     stays in the log, but neither in the prompt nor in the namespace. `given` are first lines of the code, which the person wrote
-    and the model went on with; `remarks` what stands in the prompt below the words: a value that was asked for, an error to mend.
+    and the model went on with; `remarks` what stands in the prompt above the words: a value that was asked for, an error to mend.
     """
 
     id: str

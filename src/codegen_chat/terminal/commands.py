@@ -44,18 +44,18 @@ COMMANDS = (
 
 HELP = """\
 Say in words what the next lines of the program should do. Also:
-  >>> x = 1        your own code: it runs as it is     //word  words with a slash
-  >>? def f(x):    first lines: the model goes on      @name   tells its value
+  >>> x = 1        your own code: it runs as it is   //word  words with a slash
+  >>? def f(x):    first lines: the model goes on    @name   tells its value
   words, and a line >>> or >>? below them: code for these words
 /retry [N] [t=0.8]  answer again; N side by side     /pick [K]  take candidate K
 /fix  /edit [N]     mend an error; change turn N and run again what follows
 /undo  /redo        words, code and variables together
-/fork [N]           go back to after turn N            /branches [K]  go to one
-/hide N  /pin N     out of the prompt; always in it    /vars   what is alive
-/show [N|all]       the program; turn N in full        /probs  how sure it was
+/fork [N]           go back to after turn N          /branches [K]  go to one
+/hide N  /pin N     out of the prompt; always in it  /vars   what is alive
+/show [N|all]       the program; turn N in full      /probs  how sure it was
 /prompt             the exact prompt, its window, and what is dropped next
-/set [NAME=VALUE]   the settings                       /model [NAME]  the model
-/export FILE.py     the program, verified              /doctor  this machine
+/set [NAME=VALUE]   the settings                     /model [NAME]  the model
+/export FILE.py     the program, verified            /doctor  this machine
 /demo  /help [COMMAND]  /exit
 Enter sends, Alt-Enter or Ctrl-J makes a new line, Ctrl-X Ctrl-E opens $EDITOR,
 Tab completes, Ctrl-R searches, Ctrl-C clears the line, stops the model or

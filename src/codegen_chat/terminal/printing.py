@@ -46,14 +46,12 @@ class Code:
     def end(self) -> None:
         """Print what was held back and end the line; be ready for other code."""
         if self._text:
-            self._text = self._text.rstrip() if not self._shown else self._text
+            self._text = self._text.rstrip() + "\n"
             self._show(final=True)
-            if not self._text.endswith("\n"):
-                put(self._console, "\n")
         self._text, self._shown = "", 0
 
     def _show(self, *, final: bool) -> None:
-        text = self._text if final else self._text.rstrip(" \t")
+        text = self._text if final else self._text.rstrip()  # empty lines at its end are not part of the code
         for start, kind, lexeme in self._lexer.get_tokens_unprocessed(text):
             end = start + len(lexeme)
             if end <= self._shown:
