@@ -27,25 +27,35 @@ def comment(text: str) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in text.strip().splitlines())
 
 
-def block(text: str, code: str, remarks: Sequence[str] = ()) -> str:
+def block(text: str, code: str) -> str:
     """Write one whole turn: words, code, an empty line. A turn without words is the person's own code alone."""
-    return f"{ask(text, remarks)}{code.rstrip()}\n\n"
+    return f"{comment(text)}{code.rstrip()}\n\n"
 
 
 def ask(text: str, remarks: Sequence[str] = (), given: str = "") -> str:
     """Write what asks for a turn: remarks, its words, and first lines of the code, which the model goes on with.
 
-    The words stand next to the code, as they do without remarks: a small model is thrown off by anything between. A name that a
-    remark tells of loses the `@` that asked for it.
+    The words stand next to the code, as they do without remarks: a small model is thrown off by anything between.
     """
-    told = {remark.partition(":")[0] for remark in remarks}
-    words = _MENTION.sub(lambda found: found[1] if found[1] in told else found[0], text)
-    return "".join(map(comment, remarks)) + comment(words) + given.rstrip()
+    return "".join(map(comment, remarks)) + comment(_plain(text, remarks)) + given.rstrip()
 
 
 def render(turns: Sequence[Turn], text: str = "", remarks: Sequence[str] = (), given: str = "") -> str:
-    """Write the prompt that asks for `text` after these turns; without a text, the conversation as it stands."""
-    return HEADER + "".join(block(turn.text, turn.code, turn.remarks) for turn in turns) + ask(text, remarks, given)
+    """Write the prompt that asks for `text` after these turns; without a text, the conversation as it stands.
+
+    Remarks are for the answer to their own turn: later a value may be another, and an error is mended.
+    """
+    return HEADER + "".join(map(_block, turns)) + ask(text, remarks, given)
+
+
+def _block(turn: Turn) -> str:
+    return block(_plain(turn.text, turn.remarks), turn.code)
+
+
+def _plain(text: str, remarks: Sequence[str]) -> str:
+    """Return words in which a name that a remark tells of has lost the `@` that asked for it."""
+    told = {remark.partition(":")[0] for remark in remarks}
+    return _MENTION.sub(lambda found: found[1] if found[1] in told else found[0], text)
 
 
 def mentioned(text: str) -> tuple[str, ...]:
@@ -203,7 +213,7 @@ def fit(
     if tokens <= room:
         return Fit(whole, (), tokens)
 
-    sizes = [count(block(turn.text, turn.code, turn.remarks)) for turn in turns]
+    sizes = [count(_block(turn)) for turn in turns]
     asks = [*(count(ask(turn.text, turn.remarks, turn.given)) for turn in turns), count(ask(text, remarks, given))]
     going = [index for index, turn in enumerate(turns) if turn.id not in pinned]
     gone = before = 0
@@ -268,7 +278,7 @@ def plan(
     """Say what of a conversation is in the window, and what goes next. Raises as `fit`."""
     shown = [turn for turn in turns if turn.id not in hidden]
     evicted = fit(shown, "", count, window, max_new_tokens, pinned=pinned).evicted
-    sizes = {turn.id: count(block(turn.text, turn.code, turn.remarks)) for turn in turns}
+    sizes = {turn.id: count(_block(turn)) for turn in turns}
     excess = (window - max_new_tokens + 1) // 2
     fates: dict[str, Fate] = {}
     fates.update(dict.fromkeys(hidden, "hidden"))

@@ -30,8 +30,10 @@ from tests.fakes import interleaved
 class Model:
     """A Completer; see above."""
 
-    window = 2048
     sampling = Sampling()
+
+    def __init__(self, window: int) -> None:
+        self.window = window
 
     def count(self, text: str) -> int:
         if text.endswith("# loading\n"):
@@ -107,7 +109,7 @@ class Chat:
 
 
 def _options(settings: Settings) -> Options:
-    return Options(samples=settings.samples, timeout=20, ask=settings.exec == "ask")
+    return Options(samples=settings.samples, max_new_tokens=settings.max_new_tokens, timeout=20, ask=settings.exec == "ask")
 
 
 def main() -> None:
@@ -118,6 +120,7 @@ def main() -> None:
     parser.add_argument("-c", action="store_true", help="go on with the newest session")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--disk", type=int, help="the largest file that may be written, in bytes")
+    parser.add_argument("--window", type=int, default=2048)
     parser.add_argument("--state", type=Path, help="a file for prompt and names, written at the end")
     given = parser.parse_args()
     folder: Path = given.folder
@@ -129,7 +132,7 @@ def main() -> None:
     with Kernel.start() as kernel:
         history = History.open(newest(sessions)) if given.c else History.create(sessions, {"model": "scripted"})
         with history:
-            chat = Chat(Conversation(Model(), kernel, history, _options(settings)), settings)
+            chat = Chat(Conversation(Model(given.window), kernel, history, _options(settings)), settings)
             if given.c:
                 chat.conversation.resume()
             Repl(chat, sys.stdout, history=folder / "typed", plain=given.plain).run(["ready"])

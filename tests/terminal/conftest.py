@@ -19,7 +19,7 @@ import pyte
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 25.0
 """Seconds until a test gives up; nothing waits this long unless it is broken."""
 
 
@@ -75,6 +75,16 @@ class Terminal:
                 self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
         return self.text
 
+    def kill(self) -> None:
+        """End the process as nothing can be prepared for."""
+        self.process.kill()
+        self.process.wait()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the window another size."""
+        ioctl(self._terminal, TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.screen.resize(rows, columns)
+
     def close(self) -> None:
         """Hang up."""
         if self.process.poll() is None:
@@ -91,10 +101,12 @@ def terminal(home: Path) -> Iterator[Open]:
     """Open a terminal with the REPL of child.py at its prompt."""
     opened: list[Terminal] = []
 
-    def start(*flags: str, columns: int = 100, environment: dict[str, str] | None = None) -> Terminal:
+    def start(
+        *flags: str, columns: int = 100, environment: dict[str, str] | None = None, prompt: str = r"^>$"
+    ) -> Terminal:
         command = [sys.executable, str(Path(__file__).with_name("child.py")), str(home), *flags]
         opened.append(Terminal(command, columns=columns, environment=environment))
-        opened[-1].until(r"^>$")
+        opened[-1].until(prompt)
         return opened[-1]
 
     yield start

@@ -285,7 +285,7 @@ class Repl:
         words, changed, given = wanted
         if failed is None:
             self._play(conversation.edit(number, words, code=changed, given=given), wait=changed is None)
-            if len(turns) > number:
+            if len(turns) > number and conversation.turns != turns:
                 self._screen.note("/branches shows how it was before, and goes back there")
         elif changed is None:
             self._play(conversation.run(words, given=given), wait=True)

@@ -131,8 +131,10 @@ def window(drawn: Window, width: int) -> Iterator[Text]:
         yield Text(f"{number:>4}  {fate:<7} {tokens:>5}  ").append(title(turn, max(width - 24, 10)))
     going = [number for number, (_, _, fate) in enumerate(drawn.turns, 1) if fate == "next"]
     if going:
-        which = f"turn {going[0]}" if len(going) == 1 else f"turns {going[0]} to {going[-1]}"
-        yield Text(f"When the window is full, {which} will go first; /pin N keeps one, /hide N takes one out now.", "dim")
+        last = going.index(going[-1])
+        run = going[last] - going[0] == last  # no pinned one between
+        which = f"{going[0]} to {going[-1]}" if run and last else ", ".join(map(str, going))
+        yield Text(f"When it is full, turn{'s' if last else ''} {which} will go first; /pin N keeps one.", "dim")
 
 
 # ---------------------------------------------------------------- branches
