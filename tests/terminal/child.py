@@ -121,7 +121,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--disk", type=int, help="the largest file that may be written, in bytes")
     parser.add_argument("--window", type=int, default=2048)
-    parser.add_argument("--state", type=Path, help="a file for prompt and names, written at the end")
+    parser.add_argument("--state", type=Path, help="a folder for the prompt and the names of each session, as they are at its end")
+    parser.add_argument("--sessions", type=int, default=1, help="so many, one after another")
     given = parser.parse_args()
     folder: Path = given.folder
     if given.disk:
@@ -130,15 +131,17 @@ def main() -> None:
     settings = replace(Settings(), plain=given.plain).updated(dict(pair.split("=") for pair in given.set), "--set")
     sessions = folder / "sessions"
     with Kernel.start() as kernel:
-        history = History.open(newest(sessions)) if given.c else History.create(sessions, {"model": "scripted"})
-        with history:
-            chat = Chat(Conversation(Model(given.window), kernel, history, _options(settings)), settings)
-            if given.c:
-                chat.conversation.resume()
-            Repl(chat, sys.stdout, history=folder / "typed", plain=given.plain).run(["ready"])
-            if given.state:
-                told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
-                given.state.write_text(json.dumps(told))
+        for number in range(given.sessions):
+            goes_on = given.c and not number
+            history = History.open(newest(sessions)) if goes_on else History.create(sessions, {"model": "scripted"})
+            with history:
+                chat = Chat(Conversation(Model(given.window), kernel, history, _options(settings)), settings)
+                if goes_on:
+                    chat.conversation.resume()
+                Repl(chat, sys.stdout, history=folder / "typed", plain=given.plain).run(["ready"])
+                if given.state:
+                    told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
+                    (given.state / history.id).write_text(json.dumps(told))
     sys.stdout.write("left\n")
 
 

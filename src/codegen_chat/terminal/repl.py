@@ -97,7 +97,8 @@ class Repl:
                 self._screen.note(line)
             self._look()
             while self._step():
-                self._look()
+                with suppress(KeyboardInterrupt):  # nothing is going on that it could end
+                    self._look()
 
     def _step(self) -> bool:
         """Read a line and act on it; return whether to go on."""
