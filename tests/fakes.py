@@ -152,9 +152,7 @@ class FakeExecutor:
             status="error" if failure else "ok",
             stdout=stdout,
             value=None if value is None else repr(value),
-            typed_value=None
-            if value is None
-            else Typed(type(value).__name__, value if isinstance(value, list) else repr(value)),
+            typed_value=None if value is None else Typed(type(value).__name__, value if isinstance(value, list) else repr(value)),
             failure=failure,
             changes=tuple(
                 Change("~" if name in before else "+", name, repr(scope[name]))

@@ -324,7 +324,10 @@ def test_an_edit_runs_again_what_follows_and_says_what_became_different() -> Non
     old = conversation.turns
     conversation.pin(2)
     events = list(conversation.edit(1, "Five."))
-    assert [(event.number, event.before.id) for event in events if isinstance(event, Replayed)] == [(2, old[1].id), (3, old[2].id)]
+    assert [(event.number, event.before.id) for event in events if isinstance(event, Replayed)] == [
+        (2, old[1].id),
+        (3, old[2].id),
+    ]
     assert [turn.text for turn in conversation.turns] == ["Five.", "Ten times.", "Say it."]
     outputs = [turn.execution.stdout for turn in conversation.turns if turn.execution]
     assert outputs == ["", "50\n", "same\n"]

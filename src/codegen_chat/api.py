@@ -415,13 +415,13 @@ class Session:
             return f"{name} cannot be loaded"
         return f"{name} {model.dtype} {model.device}, {model.backend}"
 
-    def run(self, text: str, *, samples: int | None = None) -> Turn:
-        """Ask for a turn in words; return it with its code and what came of it, accepted or not. Raises as Conversation.run."""
-        return _last(self.conversation.run(text, samples=samples))
+    def run(self, text: str, *, given: str = "", samples: int | None = None) -> Turn:
+        """Ask for a turn in words; return it with its code and what came of it, accepted or not. As Conversation.run."""
+        return _last(self.conversation.run(text, given=given, samples=samples))
 
-    def run_code(self, code: str) -> Turn:
-        """Run code of your own as a turn. Raises UsageError without code."""
-        return _last(self.conversation.run_code(code))
+    def run_code(self, code: str, *, text: str = "") -> Turn:
+        """Run code of your own as a turn, with words where it has any. Raises UsageError without code."""
+        return _last(self.conversation.run_code(code, text=text))
 
     def doctor(self) -> Iterator[Finding]:
         """Say what holds on this machine, as `codegen-chat doctor` does."""
@@ -440,7 +440,9 @@ class Session:
         """
         fixed = sorted(_FROM_THE_START & values.keys())
         if fixed:
-            raise UsageError(f"{fixed[0]} holds from the start on: leave, and give it on the command line or in the settings file")
+            raise UsageError(
+                f"{fixed[0]} holds from the start on: leave, and give it on the command line or in the settings file"
+            )
         wanted = self.settings.updated(values, "/set")
         if wanted.exec != "off" and self._kernel is None:
             raise UsageError(f"nothing can be executed in this session: {self.unsafe}")

@@ -57,7 +57,7 @@ class Options:
     """How turns are run. `sampling` None: the checkpoint's own; `timeout` in seconds, None: the sandbox's own.
 
     `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
-    `guard`: a line that cannot stand is drawn again while it is written. `ask`: what the model wrote runs once the person says so.
+    `guard`: a line that cannot stand is drawn again while it is written. `ask`: the model's code runs once the person says so.
     """
 
     samples: int = 1
@@ -139,9 +139,7 @@ class Replayed:
     after: Turn
 
 
-Event = (
-    Delta | Completed | Proposed | Output | Executed | Several | Fallback | Chosen | Evicted | Notice | Committed | Replayed
-)
+Event = Delta | Completed | Proposed | Output | Executed | Several | Fallback | Chosen | Evicted | Notice | Committed | Replayed
 Events = Generator[Event, str | None, None]
 
 
@@ -177,9 +175,7 @@ class Conversation:
         """Return how the model's window is filled, and what goes next. Raises ModelUnavailable without a model."""
         completer, history = self._model(), self.history
         most = self.options.max_new_tokens
-        return prompts.plan(
-            self.turns, completer.count, completer.window, most, pinned=history.pinned, hidden=history.hidden
-        )
+        return prompts.plan(self.turns, completer.count, completer.window, most, pinned=history.pinned, hidden=history.hidden)
 
     def names(self) -> Mapping[str, str]:
         """Return the person's names alive now, each with a summary of its value; none where nothing is executed."""

@@ -289,6 +289,4 @@ def plan(
         elif turn.id not in fates:
             fates[turn.id] = "next" if excess > 0 else "seen"
             excess -= sizes[turn.id]
-    return Window(
-        window, max_new_tokens, count(HEADER), tuple((turn, sizes[turn.id], fates[turn.id]) for turn in turns)
-    )
+    return Window(window, max_new_tokens, count(HEADER), tuple((turn, sizes[turn.id], fates[turn.id]) for turn in turns))

@@ -1,8 +1,8 @@
 """The REPL as a process of its own, for tests that type at it: real screen, sandbox and log, a model from a script.
 
 Words choose what the model does: "slowly" writes a line every 20 ms for ever, "loading" never loads, "fail" divides by zero,
-"number" differs by seed, "many" answers with 200 lines of output; anything else is answered with the words in a print. First lines of
-a block are gone on with by a return.
+"number" differs by seed, "many" answers with 200 lines of output; anything else is answered with the words in a print. First
+lines of a block are gone on with by a return.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--disk", type=int, help="the largest file that may be written, in bytes")
     parser.add_argument("--window", type=int, default=2048)
-    parser.add_argument("--state", type=Path, help="a folder for the prompt and the names of each session, as they are at its end")
+    parser.add_argument(
+        "--state", type=Path, help="a folder for the prompt and the names of each session, as they are at its end"
+    )
     parser.add_argument("--sessions", type=int, default=1, help="so many, one after another")
     given = parser.parse_args()
     folder: Path = given.folder

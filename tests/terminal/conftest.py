@@ -110,9 +110,7 @@ def terminal(home: Path) -> Iterator[Open]:
     """Open a terminal with the REPL of child.py at its prompt."""
     opened: list[Terminal] = []
 
-    def start(
-        *flags: str, columns: int = 100, environment: dict[str, str] | None = None, prompt: str = r"^>$"
-    ) -> Terminal:
+    def start(*flags: str, columns: int = 100, environment: dict[str, str] | None = None, prompt: str = r"^>$") -> Terminal:
         command = [sys.executable, str(Path(__file__).with_name("child.py")), str(home), *flags]
         opened.append(Terminal(command, columns=columns, environment=environment))
         opened[-1].until(prompt)

@@ -87,7 +87,9 @@ def test_the_window_is_invisible_history_silently_halved(terminal: Open) -> None
     for number in range(7):
         screen.type(f"step {number} of the way\r")
         screen.until(rf"^step {number} of the way$\n· ok")
-    assert re.search(r"^· the window is full: the model no longer sees the \d oldest turns \(\d+ tokens", screen.text, re.MULTILINE)
+    assert re.search(
+        r"^· the window is full: the model no longer sees the \d oldest turns \(\d+ tokens", screen.text, re.MULTILINE
+    )
     screen.type("/prompt\r")
     shown = screen.until(r"^When it is full, turns? .* will go first")
     assert re.search(r"^ +1  evicted +\d+  step 0 of the way$", shown, re.MULTILINE)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -22,7 +21,11 @@ def test_words_become_code_that_runs(terminal: Open) -> None:
         shown,
         re.MULTILINE,
     )
-    assert re.search(r"scripted fp32 cpu \| \d+ of 2048 tokens \| 1 turn \| 50 tokens/s \| session \w+$", screen.until(r"1 turn "), re.MULTILINE)
+    assert re.search(
+        r"scripted fp32 cpu \| \d+ of 2048 tokens \| 1 turn \| 50 tokens/s \| session \w+$",
+        screen.until(r"1 turn "),
+        re.MULTILINE,
+    )
 
 
 def test_own_code_and_vars(terminal: Open) -> None:
@@ -164,7 +167,9 @@ def test_prompt_shows_the_exact_text(terminal: Open) -> None:
     screen.type("hello\r")
     screen.until(r"^· ok")
     screen.type("/prompt\r")
-    screen.until(r"^# Import libraries\.\n\nimport numpy as np\n\n# hello\nsaid = 'hello'\nprint\(said\)\n\[h\.+a+\]\n\d+ of 2048")
+    screen.until(
+        r"^# Import libraries\.\n\nimport numpy as np\n\n# hello\nsaid = 'hello'\nprint\(said\)\n\[h\.+a+\]\n\d+ of 2048"
+    )
 
 
 def test_tab_completes_commands_and_names(terminal: Open) -> None:

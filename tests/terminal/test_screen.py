@@ -189,7 +189,9 @@ def test_several_candidates_stand_side_by_side_with_what_they_did() -> None:
         for event in (Delta(one.code, index), Completed(one.completion or Completion("", "stop"), index))
     ]
     ran = [Executed(one.execution or Execution("ok"), index) for index, one in enumerate((BAD, GOOD, GOOD))]
-    said = drawn(Several(3), *events, Output("stdout", "6\n", 1), *ran, Chosen(GOOD, (BAD, GOOD, GOOD)), Committed(GOOD), hints=True)
+    said = drawn(
+        Several(3), *events, Output("stdout", "6\n", 1), *ran, Chosen(GOOD, (BAD, GOOD, GOOD)), Committed(GOOD), hints=True
+    )
     assert said.splitlines() == [
         "· 3 answers are drawn and run",
         "candidate 1: error, 0 ms                 candidates 2, 3: ok, 1 ms, kept",

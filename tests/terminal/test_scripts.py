@@ -1,4 +1,4 @@
-"""Random keys at a real terminal: whatever is typed, interrupted and killed, a cold replay of the log gives prompt and namespace."""
+"""Random keys at a real terminal: whatever is typed, interrupted, killed, a cold replay of the log gives prompt and namespace."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype
     from codegen_chat.terminal.screen import Screen
 
     screen = Screen(sys.stdout, plain=True)
-    code = 0
+    codes = []
     for finding in examine(settings):
-        screen.say(f"{'ok' if finding.holds else 'NO':<3} {finding.what}", "" if finding.holds else "red")
-        code = code or finding.code
-    return code
+        screen.findings([finding])
+        codes.append(finding.code)
+    return next(filter(None, codes), 0)
 
 
 def train(

@@ -135,7 +135,7 @@ class History:
         return self._turns[identity]
 
     def rivals(self, turn: str) -> tuple[Turn, ...]:
-        """Return the candidates that were drawn with a turn, itself among them, in their order; it alone where it was the only."""
+        """Return the candidates that were drawn with a turn, itself among them, in their order; or it alone."""
         return self._rivals.get(turn, (self._turns[turn],))
 
     @property
@@ -176,9 +176,7 @@ class History:
         event: Event = {"type": "turn", "id": turn.id, "parent": turn.parent, "turn": turn_to_json(turn)}
         if len(candidates) > 1:
             event["place"] = [candidate.id for candidate in candidates].index(turn.id)
-            event["rivals"] = [
-                {"id": rival.id, **turn_to_json(rival)} for rival in candidates if rival.id != turn.id
-            ]
+            event["rivals"] = [{"id": rival.id, **turn_to_json(rival)} for rival in candidates if rival.id != turn.id]
         self._record(event)
 
     def go(self, head: str | None) -> None:
@@ -278,10 +276,8 @@ class History:
                 case "mark" if event["turn"] in self._turns:
                     marked = self._marks(event["mark"])
                     (marked.add if event["on"] else marked.discard)(event["turn"])
-                case "undo":
-                    return self._move(event["head"], undone=event["parent"])
-                case "redo":
-                    return self._move(event["head"])
+                case "undo" | "redo" as kind:
+                    return self._move(event["head"], undone=event["parent"] if kind == "undo" else None)
                 case "begin":
                     given = event.get("given", "")
                     self._drafts[event["turn"]] = _Draft(event["parent"], event["text"], event["seed"], given)

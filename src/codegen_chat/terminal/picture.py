@@ -36,8 +36,8 @@ def draw(console: Console, data: bytes, how: str) -> bool:
     if how == "auto" and os.environ.get("TERM_PROGRAM") in {"iTerm.app", "WezTerm"}:
         how = "iterm"
     # The picture comes from code that nobody has read: it is decoded, and what is sent on is our own encoding of its pixels.
-    from PIL import Image as pillow  # noqa: N813
-    from PIL import UnidentifiedImageError  # noqa: PLC0415  only who plots waits for it
+    from PIL import Image as pillow  # noqa: N813, PLC0415  only who plots waits for it
+    from PIL import UnidentifiedImageError  # noqa: PLC0415
 
     try:
         with pillow.open(io.BytesIO(data)) as opened:

@@ -1,4 +1,4 @@
-"""Text on a stream as it comes: code highlighted, output by its head and tail, nothing drawn twice, nothing that harms a terminal."""
+"""Text on a stream as it comes: code highlighted, output by its head and tail; nothing is drawn twice or harms a terminal."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class Code:
         self._shown = 0
 
     def feed(self, piece: str) -> None:
+        """Take a piece of the code."""
         self._text += visible(piece)
         if not self._text.strip():
             self._text = ""  # no empty lines between the words and the code
@@ -82,6 +83,7 @@ class Printed:
         self._tail: deque[tuple[str, str]] = deque(maxlen=TAIL_LINES)
 
     def feed(self, text: str, style: str = "") -> None:
+        """Take a piece of the output."""
         for line in visible(text).splitlines(keepends=True):
             if self._lines >= HEAD_LINES and not self.whole:
                 if self._column and self._tail:

@@ -14,24 +14,10 @@ from codegen_chat.errors import CodegenChatError, UsageError
 from codegen_chat.settings import Settings
 from codegen_chat.terminal import commands, picture, views
 from codegen_chat.terminal.line import Alive, Line, quiet_keyboard
-from codegen_chat.terminal.screen import Screen
+from codegen_chat.terminal.screen import Finding, Screen
 from codegen_chat.turn import Completed, Completion, Turn
 
 MOST_CANDIDATES = 64
-
-
-class Finding(Protocol):
-    """One thing about this machine."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is as it should be."""
-        ...
-
-    @property
-    def what(self) -> str:
-        """What it is, in words."""
-        ...
 
 
 class Chat(Protocol):
@@ -83,7 +69,7 @@ class Repl:
         self._names: Iterable[str] = ()
         alive = Alive(
             lambda: self._names,
-            lambda expression: self._conversation.attributes(expression),
+            self._conversation.attributes,
             lambda: [name for turn in self._conversation.turns if turn.execution for name in turn.execution.files],
         )
         self._line = Line(
@@ -226,12 +212,8 @@ class Repl:
                 screen.note(f"done again: {views.title(turn)}" if turn else "there is nothing to redo")
             case "/fork" | "/branches":
                 self._branches(name, argument)
-            case "/hide":
-                on = conversation.hide(commands.number(argument, "/hide takes the number of a turn"))
-                screen.note(f"turn {argument} is {'out of' if on else 'in'} the prompt; its variables live")
-            case "/pin":
-                on = conversation.pin(commands.number(argument, "/pin takes the number of a turn"))
-                screen.note(f"turn {argument} {'stays in the window' if on else 'may fall out of the window'}")
+            case "/hide" | "/pin":
+                self._mark(name, commands.number(argument, f"{name} takes the number of a turn"))
             case "/vars":
                 screen.names(conversation.names())
             case "/show":
@@ -243,16 +225,14 @@ class Repl:
                 self._probabilities()
             case "/set":
                 self._set(commands.settings(argument))
-            case "/model" if argument:
-                self._chat.change({"model": argument})
-                screen.note(self._chat.title)
             case "/model":
+                if argument:
+                    self._chat.change({"model": argument})
                 screen.note(f"{self._chat.title}; `codegen-chat models ls` lists those that are here")
             case "/export":
                 self._export(argument)
             case "/doctor":
-                for finding in self._chat.doctor():
-                    screen.say(f"{'ok' if finding.holds else 'NO':<3} {finding.what}", "" if finding.holds else "red")
+                screen.findings(self._chat.doctor())
             case "/demo":
                 for number, text in enumerate(commands.DEMO, 1):
                     screen.words(number, text)
@@ -299,7 +279,9 @@ class Repl:
         if name == "/fork":
             number = commands.number(argument, "/fork takes the number of a turn, or 0", least=0) if argument else turns
             conversation.fork(number)
-            screen.note(f"the next turn goes on from {f'turn {number}' if number else 'the beginning'}; /branches shows the others")
+            screen.note(
+                f"the next turn goes on from {f'turn {number}' if number else 'the beginning'}; /branches shows the others"
+            )
         elif argument:
             conversation.switch(commands.number(argument, "/branches takes the number of a branch"))
             screen.note(f"branch {argument}: {len(conversation.turns)} turns, with their variables")
@@ -307,6 +289,14 @@ class Repl:
             screen.branches(conversation.history.branches, conversation.history.head)
         else:
             screen.note("no turns yet")
+
+    def _mark(self, name: str, number: int) -> None:
+        if name == "/hide":
+            now = "out of the prompt" if self._conversation.hide(number) else "in the prompt again"
+            self._screen.note(f"turn {number} is {now}; its variables live")
+        else:
+            now = "stays in the window" if self._conversation.pin(number) else "may fall out of the window"
+            self._screen.note(f"turn {number} {now}")
 
     def _show(self, argument: str) -> None:
         turns = self._conversation.history.transcript if argument == "all" else self._conversation.turns

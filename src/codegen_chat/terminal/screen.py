@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -38,6 +38,20 @@ _ADVICE = {
 }
 
 _STYLES = {"+": "green", "~": "yellow", "-": "red"}
+
+
+class Finding(Protocol):
+    """One thing about this machine."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as it should be."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """What it is, in words."""
+        ...
 
 
 class Screen:
@@ -95,6 +109,11 @@ class Screen:
             self.say(f"{name:<{width}}  {summary}")
         if not names:
             self.note("no variables yet")
+
+    def findings(self, findings: Iterable[Finding]) -> None:
+        """Print what holds on this machine, each as it is found."""
+        for finding in findings:
+            self.say(f"{'ok' if finding.holds else 'NO':<3} {finding.what}", "" if finding.holds else "red")
 
     def turn(self, number: int, turn: Turn, *, whole: bool = False) -> None:
         """Print a turn that happened before; `whole`: every line of its output, and where it failed in full."""
@@ -213,8 +232,10 @@ class Screen:
             return
         again = ""
         if self._hints and turn.execution and turn.execution.status == "error":
-            again = "; /retry answers again, /fix tells the model the error, /edit lets you change it" if turn.text else (
-                "; /edit lets you change it, /fix asks the model to"
+            again = (
+                "; /retry answers again, /fix tells the model the error, /edit lets you change it"
+                if turn.text
+                else ("; /edit lets you change it, /fix asks the model to")
             )
         elif self._hints and turn.text:
             again = "; /retry answers again, or say it in other words" + ("" if turn.execution else "; /pick 1 runs it")
@@ -277,7 +298,7 @@ def _stopped(completion: Completion) -> str:
     if usage.decode_seconds > 0 and usage.completion_tokens:
         parts.append(f"{usage.completion_tokens / usage.decode_seconds:.0f} tokens/s")
     if completion.redrawn:
-        parts.append(f"{completion.redrawn} lines drawn again")
+        parts.append(f"{completion.redrawn} line{'' if completion.redrawn == 1 else 's'} drawn again")
     return ", ".join(parts)
 
 

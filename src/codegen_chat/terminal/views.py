@@ -182,8 +182,12 @@ def probabilities(pieces: Sequence[tuple[str, float]], *, plain: bool) -> Iterat
         for piece, probability in pieces:
             text.append(visible(piece), _shade(probability))
         yield from text.split("\n")
-        yield Text("sure ", "dim").append(" 90 % ", _shade(1)).append(" 50 % ", _shade(0.6)).append(" 20 % ", _shade(0.3)).append(
-            " less ", _shade(0)
+        yield (
+            Text("sure ", "dim")
+            .append(" 90 % ", _shade(1))
+            .append(" 50 % ", _shade(0.6))
+            .append(" 20 % ", _shade(0.3))
+            .append(" less ", _shade(0))
         )
     least = sorted(pieces, key=lambda pair: pair[1])[:3]
     yield Text("least sure: " + ", ".join(f"{piece!r} {probability:.0%}" for piece, probability in least), "dim")
