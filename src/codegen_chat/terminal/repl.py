@@ -80,10 +80,12 @@ class Repl:
     def run(self, banner: Iterable[str]) -> None:
         """Print the banner, then read and act until Ctrl-D or /exit."""
         with quiet_keyboard():
-            for line in banner:
-                self._screen.note(line)
+            lines = iter(banner)
             while True:
                 with suppress(KeyboardInterrupt):  # it came where nothing was going on that it could end
+                    with _whole():
+                        for line in lines:
+                            self._screen.note(line)
                     self._loop()
                     return
 
