@@ -70,9 +70,6 @@ class FakeCompleter:
     def count(self, text: str) -> int:
         return len(text)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        return [chr(token) for token in ids]
-
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
     ) -> Generator[Delta | Completion, None, None]:

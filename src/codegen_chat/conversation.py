@@ -14,15 +14,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from codegen_chat import prompt as prompts
 from codegen_chat import remark
-from codegen_chat.choose import choose
+from codegen_chat.choose import RULES, Ran, Rule, choose, examples, normal
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.guard import blank
 from codegen_chat.guard import guard as guarding
+from codegen_chat.literals import copying
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
@@ -58,6 +59,7 @@ class Options:
 
     `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
     `guard`: a line that cannot stand is drawn again while it is written. `ask`: the model's code runs once the person says so.
+    `rules`: how to choose among candidates.
     """
 
     samples: int = 1
@@ -68,6 +70,7 @@ class Options:
     timeout: float | None = None
     execute: bool = True
     ask: bool = False
+    rules: tuple[Rule, ...] = RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,11 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Among these candidates, in the order in which they were drawn, the results chose this one."""
+    """Among these candidates, in the order in which they were drawn, the results chose this one; `reason` says why."""
 
     turn: Turn
     candidates: tuple[Turn, ...]
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +491,7 @@ class Conversation:
             if self.options.fallback and len(candidates) == 1 and candidates[0].failed and not self.options.ask:
                 yield Fallback(self.options.fallback)
                 yield from more(self.options.fallback)
-                yield from self._run(candidates[1:])
+                yield from self._run(candidates)
             yield from self._settle(candidates)
 
         yield from self._keeping(candidates, steps())
@@ -510,7 +514,8 @@ class Conversation:
         room = self.options.max_new_tokens
         given = drawn[0].turn.given
         stop = prompts.continuing(prompts.conversation_stop) if given else prompts.conversation_stop
-        prompt = Prompt(prompt_text, stop, room)
+        copy = copying(drawn[0].turn.text) if self.options.guard else None
+        prompt = Prompt(prompt_text, stop, room, copy)
         if given and len(drawn) == 1:
             yield Delta(given, drawn[0].index)
         yield from self._complete(completer, drawn, prompt, draws, accept)
@@ -519,7 +524,7 @@ class Conversation:
                 yield Notice("Only comments came: drawn again, with a leading comment banned.")
                 temperature = sampling.temperature or FALLBACK_TEMPERATURE
                 again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
-                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room)
+                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room, copy)
                 yield from self._complete(
                     completer,
                     [candidate],
@@ -555,7 +560,10 @@ class Conversation:
             yield from _relay(completer.complete_many(prompt, draws, accept=accept), take)
 
     def _run(self, candidates: list[_Candidate], *, ask: bool = False) -> Events:
-        """Execute the candidates that do something, until one is interrupted; with `ask` those that the person wants."""
+        """Execute the candidates that do something and have not run, until one is interrupted. A program runs once.
+
+        With `ask` only those that the person wants.
+        """
         executor = self._sandbox()
         if executor is None:
             return
@@ -563,16 +571,27 @@ class Conversation:
             if spare != self.history.head:
                 self._forget(executor, spare)
         self._spare = ()
+        ran: dict[str, _Candidate] = {}
         for candidate in candidates:
             if ask and not blank(candidate.turn.code):
                 answer = yield Proposed(candidate.turn.code, candidate.index)
                 if answer is not None and blank(answer):
                     continue
                 candidate.turn = replace(candidate.turn, code=candidate.turn.code if answer is None else prompts.code(answer))
-            if not blank(candidate.turn.code):
-                execution = yield from self._execute(executor, candidate)
-                if execution.status == "interrupted":
-                    return
+            if blank(candidate.turn.code):
+                continue
+            first = ran.setdefault(normal(candidate.turn.code), candidate)
+            if candidate.turn.execution is not None:
+                continue
+            if first.turn.execution is not None:
+                first.count += 1
+                candidate.like = first.index
+                candidate.turn = replace(candidate.turn, execution=first.turn.execution)
+                yield Executed(first.turn.execution, candidate.index)
+                continue
+            execution = yield from self._execute(executor, candidate)
+            if execution.status == "interrupted":
+                return
 
     def _settle(self, candidates: list[_Candidate]) -> Events:
         """Let the results choose among the candidates, and commit the chosen one."""
@@ -585,17 +604,37 @@ class Conversation:
         if executor is None:
             yield self._commit(candidates, replace(runnable[0].turn, accepted=True))
             return
-        ran = [(candidate, candidate.turn.execution) for candidate in runnable if candidate.turn.execution]
+        ran = [candidate for candidate in runnable if candidate.turn.execution and candidate.like is None]
         if not ran:  # the person wanted none of them
             yield self._commit(candidates, runnable[0].turn)
             return
-        executions = [execution for _, execution in ran]
-        interrupted = executions[-1].status == "interrupted"
-        best = ran[-1 if interrupted else choose(executions, candidates[0].turn.text)][0]
-        self._spare = tuple(candidate.turn.id for candidate, _ in ran if candidate is not best and candidate.turn.accepted)
+        best, reason = ran[-1], "it was interrupted"
+        if best.turn.execution and best.turn.execution.status != "interrupted":
+            choice = choose(self._judged(executor, ran), candidates[0].turn.text, self.options.rules)
+            best, reason = ran[choice.index], choice.reason
+        self._spare = tuple(one.turn.id for one in ran if one is not best and one.turn.accepted)
         if len(candidates) > 1:
-            yield Chosen(best.turn, tuple(candidate.turn for candidate in candidates))
+            yield Chosen(best.turn, tuple(candidate.turn for candidate in candidates), reason)
         yield self._commit(candidates, best.turn)
+
+    def _judged(self, executor: Executor, ran: list[_Candidate]) -> list[Ran]:
+        """Return what is known of candidates that have run. Examples in the words are tried in a throw-away fork of each."""
+        tests = examples(ran[0].turn.text) if len(ran) > 1 else []
+
+        def holds(candidate: _Candidate, test: str) -> bool:
+            code = f"not not ({test})"
+            running = executor.execute(code, parent=candidate.turn.id, turn=None, timeout=self.options.timeout)
+            return last_execution(running).value == "True"
+
+        return [
+            Ran(
+                candidate.turn.execution or Execution("interrupted"),
+                candidate.turn.completion.logprob if candidate.turn.completion else 0.0,
+                candidate.count,
+                sum(holds(candidate, test) for test in tests) if candidate.turn.accepted else 0,
+            )
+            for candidate in ran
+        ]
 
     def _execute(self, executor: Executor, candidate: _Candidate) -> Generator[Event, None, Execution]:
         """Run a candidate; it is accepted if its code did not fail."""
@@ -653,6 +692,10 @@ class _Candidate:
 
     index: int
     turn: Turn
+    count: int = 1
+    """How many candidates wrote its program."""
+    like: int | None = None
+    """The earlier candidate that wrote the same program, and ran in its place."""
 
     @property
     def completion(self) -> Completion:

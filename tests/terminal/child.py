@@ -40,9 +40,6 @@ class Model:
             threading.Event().wait()
         return len(text) // 3
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        return [chr(token) for token in ids]
-
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
     ) -> Generator[Delta | Completion, None, None]:
@@ -99,6 +96,9 @@ class Chat:
     def change(self, values: Mapping[str, object]) -> None:
         self.settings = self.settings.updated(values, "/set")
         self.conversation.options = _options(self.settings)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return [chr(token) for token in ids]
 
     def doctor(self) -> list[Finding]:
         return [Finding(holds=True, what="all is well"), Finding(holds=False, what="but this")]

@@ -146,8 +146,13 @@ class JsonPlayer:
                 data = {"candidate": candidate, **completion_to_json(completion)}
             case Executed(execution, candidate):
                 data = {"candidate": candidate, **execution_to_json(execution)}
-            case Chosen(turn, candidates):
-                data = {"candidate": [each.id for each in candidates].index(turn.id), "of": len(candidates), "id": turn.id}
+            case Chosen(turn, candidates, reason):
+                data = {
+                    "candidate": [each.id for each in candidates].index(turn.id),
+                    "of": len(candidates),
+                    "id": turn.id,
+                    "reason": reason,
+                }
             case Committed(turn):
                 data = {"id": turn.id, "parent": turn.parent, **turn_to_json(turn)}
             case _:

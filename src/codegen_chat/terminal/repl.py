@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -46,6 +46,10 @@ class Chat(Protocol):
 
     def change(self, values: Mapping[str, object]) -> None:
         """Change settings for the turns to come, another model too."""
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each of these tokens of the model."""
         ...
 
     def doctor(self) -> Iterable[Finding]:
@@ -324,9 +328,9 @@ class Repl:
         conversation = self._conversation
         told = [turn for turn in conversation.candidates if turn.completion and turn.completion.token_ids]
         last = next((turn for turn in told if turn.id == conversation.history.head), told[0] if told else None)
-        if last is None or last.completion is None or conversation.completer is None:
+        if last is None or last.completion is None:
             raise UsageError("the last turn is not the model's: there are no probabilities to show")
-        self._screen.probabilities(conversation.completer.pieces(last.completion.token_ids), last.completion.logprobs)
+        self._screen.probabilities(self._chat.pieces(last.completion.token_ids), last.completion.logprobs)
 
     def _set(self, values: dict[str, str]) -> None:
         if values:

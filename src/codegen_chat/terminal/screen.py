@@ -186,8 +186,8 @@ class Screen:
                 self._quiet, self._candidates = True, samples + 1
                 first = self._shown[0].execution
                 self.note(f"{first and _brief(first)}: {samples} more answers are drawn and run", "yellow")
-            case Chosen(turn, candidates):
-                self._chosen(turn, candidates)
+            case Chosen(turn, candidates, reason):
+                self._chosen(turn, candidates, reason)
             case Evicted(turns, tokens):
                 self.note(
                     f"the window is full: the model no longer sees the {len(turns)} oldest turns ({tokens} tokens are left);"
@@ -208,17 +208,18 @@ class Screen:
         self._code.end()
         self._output.end()
 
-    def _chosen(self, turn: Turn, candidates: tuple[Turn, ...]) -> None:
+    def _chosen(self, turn: Turn, candidates: tuple[Turn, ...], reason: str) -> None:
         """Show the candidates, which one is kept, and what it wrote; after a failure only the one that is kept."""
         number = [candidate.id for candidate in candidates].index(turn.id) + 1
-        ran = sum(candidate.accepted for candidate in candidates)
+        ran = sum(one.execution is not None and one.execution.status == "ok" for one in candidates)
         if self._quiet and number == 1:
             self.note("none of them did better", "yellow")
             return
+        why = f": {reason}" if reason else ""
         pick = ("; /pick shows them" if self._quiet else "; /pick K takes another") if self._hints else ""
         if not self._quiet:
             self.candidates(candidates, turn.id)
-        self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran{pick}", "")
+        self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran{why}{pick}", "")
         if self._quiet:
             self.code(turn.code)
         if turn.execution:
