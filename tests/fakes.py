@@ -149,7 +149,7 @@ class FakeExecutor:
             status="error" if failure else "ok",
             stdout=stdout,
             value=None if value is None else repr(value),
-            typed_value=None if value is None else Typed(type(value).__name__, repr(value)),
+            typed_value=None if value is None else Typed(type(value).__name__, value if isinstance(value, list) else repr(value)),
             failure=failure,
             changes=tuple(
                 Change("~" if name in before else "+", name, repr(scope[name]))
@@ -164,6 +164,9 @@ class FakeExecutor:
     def forget(self, turn: str) -> None:
         self.states.pop(turn, None)
         self.forgotten.append(turn)
+
+    def file(self, name: str) -> bytes | None:
+        return None
 
     def restore(self, turns: Sequence[tuple[str, str]]) -> list[Execution]:
         parent = None

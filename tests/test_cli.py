@@ -206,6 +206,23 @@ def test_an_interrupt_saves_and_is_130(scripted_model: Path) -> None:
     assert '"kept = 1"' in log.read_text()
 
 
+def test_nobody_is_asked_in_a_run(run: Cli, tmp_path: Path) -> None:
+    spec = tmp_path / "a.txt"
+    spec.write_text("One.\n")
+    done = run("run", spec, "--exec", "ask")
+    assert done.code == 2
+    assert "give --exec auto or --exec off" in done.err
+
+
+def test_first_lines_in_a_spec(run: Cli, scripted_model: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "a.txt"
+    spec.write_text("A function.\n    >>? def one():\n@expect one() == 1\n")
+    done = run("run", spec, "-m", scripted_model, "--json")
+    assert done.code == 0, done.err
+    step, *_ = [event for event in map(json.loads, done.out.splitlines()) if event["event"] == "step"]
+    assert (step["text"], step["given"], step["code"]) == ("A function.", "def one():", None)
+
+
 # ---------------------------------------------------------------- complete, exec, doctor
 
 

@@ -153,3 +153,10 @@ def test_any_value_is_read_or_refused_in_one_line(name: str, value: object) -> N
     else:
         kept = getattr(again, name)
         assert Settings().updated({name: kept}, "here") == again
+
+
+def test_who_asks_may_be_made_to_run_nothing_and_not_to_run_unasked() -> None:
+    asking = Settings().updated({"exec": "ask"}, "codegen-chat.toml", trusted=False)
+    assert asking.updated({"exec": "off"}, "codegen-chat.toml", trusted=False).exec == "off"
+    with pytest.raises(SettingsError, match="would loosen the sandbox"):
+        asking.updated({"exec": "auto"}, "codegen-chat.toml", trusted=False)

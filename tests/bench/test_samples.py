@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -123,11 +123,11 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert '"end"' not in out
 
 
+@dataclass
 class Failing:
     """A benchmark whose jobs fail, or never end."""
 
-    def __init__(self, code: str) -> None:
-        self.code = code
+    code: str
 
     def jobs(self) -> list[lanes.Job]:
         return [lanes.Job("t", case, None, (0,)) for case in range(4)]

@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _failed(message: str, code: int) -> int:
-    from codegen_chat.terminal.screen import visible
+    from codegen_chat.terminal.printing import visible
 
     with suppress(OSError):
         sys.stderr.write(f"codegen-chat: {visible(message)}\n")

@@ -72,7 +72,7 @@ def complete(
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
     show: Callable[[str], str] = str
     if sys.stdout.isatty():
-        from codegen_chat.terminal.screen import visible  # a terminal's library takes as long to import as the model to load
+        from codegen_chat.terminal.printing import visible  # a terminal's library takes as long to import as the model to load
 
         show = visible
 

@@ -231,7 +231,5 @@ def _fingerprint(value: Any, budget: _Budget, depth: int) -> object:  # noqa: PL
 
 def _checksum(array: Any) -> object:
     """A checksum of the first mebibyte of an array's bytes; of what holds objects, their addresses."""
-    import zlib
-
     flat = array.reshape(-1)[: max(1, _FINGERPRINT_BYTES // max(1, array.itemsize))]
     return zlib.crc32(flat.tobytes())
