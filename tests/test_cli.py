@@ -91,8 +91,10 @@ def test_run_plays_a_spec_and_keeps_the_session(run: Cli, scripted_model: Path, 
     assert subprocess.run([sys.executable, "a.py"], capture_output=True, text=True, check=True).stdout == "6\n"
 
     listed = run("sessions", "ls").out
-    identity = listed.split()[0]
-    assert re.fullmatch(r"\w+  \d{4}-\d\d-\d\d \d\d:\d\d   2 turns  scripted  Add the numbers and print them\.\n", listed)
+    identity = json.loads(run("sessions", "ls", "--json").out)["id"]
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+    assert re.fullmatch(rf"  1  {identity[:6]}  {when}   2 turns   \d kB  scripted  Add the numbers and print them\.\n", listed)
+    assert run("sessions", "show", "1").out == run("sessions", "show", identity).out
     assert "total = sum([1, 2, 3])" in run("sessions", "show", identity).out
     exported = run("export", identity[:6])
     assert (exported.code, exported.err) == (0, "· verified\n")
@@ -466,3 +468,52 @@ def test_the_exit_codes_of_the_help_are_those_of_the_errors(run: Cli) -> None:
 
 def test_the_sandbox_of_the_settings_is_off_on_demand() -> None:
     assert sandbox(Settings(exec="off")) == (None, "execution is off")
+
+
+# ---------------------------------------------------------------- config, sessions
+
+
+def test_config_says_where_each_setting_comes_from(run: Cli, home: Path, tmp_path: Path) -> None:
+    (home / ".config/codegen-chat").mkdir(parents=True)
+    (home / ".config/codegen-chat/config.toml").write_text("seed = 1\ntop_k = 1\nallow_read = ['/usr']\n")
+    (tmp_path / "codegen-chat.toml").write_text("seed = 2\n")
+    told = [json.loads(line) for line in run("--samples", "3", "config", "--json").out.splitlines()]
+    came = {each["name"]: (each["value"], each["from"]) for each in told}
+    user = str(home / ".config/codegen-chat/config.toml")
+    assert came["seed"] == (2, "codegen-chat.toml")
+    assert came["top_k"] == (1, user)
+    assert came["allow_read"] == (["/usr"], user)
+    assert came["samples"] == (3, "command line")
+    assert came["temperature"] == (None, "default")
+    assert run("config", "seed").out == "seed            2                         codegen-chat.toml\n"
+
+
+def test_config_refuses_a_misspelt_name_with_the_nearest(run: Cli, tmp_path: Path) -> None:
+    done = run("config", "temprature")
+    assert (done.code, done.err) == (2, "codegen-chat: there is no setting 'temprature'; did you mean 'temperature'?\n")
+    (tmp_path / "codegen-chat.toml").write_text("sede = 2\n")
+    assert "codegen-chat.toml: there is no setting 'sede'; did you mean 'seed'?" in run("config").err
+
+
+def test_sessions_are_checked_repaired_and_deleted_by_id(run: Cli, scripted_model: Path, home: Path) -> None:
+    for _ in range(2):
+        run("run", "-q", "-m", scripted_model, "-", stdin="Add.\n")
+    folder = home / ".local/share/codegen-chat/sessions"
+    newest, oldest = (json.loads(line)["id"] for line in run("sessions", "ls", "--json").out.splitlines())
+    assert run("sessions", "fsck").code == 0
+    path = folder / f"{oldest}.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"scripted", b"????????", 1))
+    assert "(damaged: see `sessions fsck`)" in run("sessions", "ls").out
+    checked = run("sessions", "fsck")
+    assert checked.code == 2
+    assert checked.out.splitlines() == [
+        f"{oldest}: line 1 is damaged, and lost",
+        f"{oldest}: the header is lost: made anew, without the model's name",
+        "· 2 checked, 1 damaged: --repair mends what can be",
+    ]
+    assert run("sessions", "fsck", "2", "--repair").out.endswith(f"· {oldest} is whole: 1 turn\n· 1 checked, 0 damaged\n")
+    assert run("sessions", "fsck").code == 0
+    refused = run("sessions", "rm", "2")
+    assert refused.code == (0 if oldest.startswith("2") else 2)
+    assert run("sessions", "rm", newest).err == f"· deleted {newest}\n"
+    assert not (folder / f"{newest}.jsonl").exists()

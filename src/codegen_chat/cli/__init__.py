@@ -28,12 +28,14 @@ app.command()(play.export)
 app.command()(once.complete)
 app.command("exec")(once.execute)
 app.command()(machine.doctor)
+app.command()(machine.config)
 app.command()(machine.train)
 
-saved = typer.Typer(help="List, show and delete saved sessions.", rich_markup_mode=None, no_args_is_help=True)
+saved = typer.Typer(help="List, show, delete and check saved sessions.", rich_markup_mode=None, no_args_is_help=True)
 saved.command("ls")(sessions.list_sessions)
 saved.command("show")(sessions.show_session)
 saved.command("rm")(sessions.remove_sessions)
+saved.command("fsck")(sessions.check_sessions)
 app.add_typer(saved, name="sessions")
 
 

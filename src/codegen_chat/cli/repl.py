@@ -34,6 +34,7 @@ from codegen_chat.cli.options import (
     is_plain,
     settled,
 )
+from codegen_chat.cli.sessions import names as session_names
 from codegen_chat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 def repl(
     ctx: typer.Context,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the newest session.")] = False,
-    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a session.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID|N", help="Go on with a session of `sessions ls`.", autocompletion=session_names)
+    ] = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
