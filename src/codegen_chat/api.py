@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Self
 
 from codegen_chat import prompt as prompts
 from codegen_chat.conversation import Committed, Conversation, Event, Options
-from codegen_chat.errors import CodegenChatError, SandboxUnavailable, SessionError, UsageError
+from codegen_chat.errors import CodegenChatError, SandboxUnavailable, UsageError
 from codegen_chat.lm import hub
+from codegen_chat.publish import publish
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.sandbox.outer import UNSAFE, Grants
-from codegen_chat.session import export
 from codegen_chat.session.history import History
 from codegen_chat.settings import Settings, sessions_folder
-from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn, last_execution
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,42 +204,6 @@ class _Drawing:
         return self._loading.model.engine.complete_many(prompt, samplings, accept=accept)
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A session as a Python file. `doubt` says why it is not verified, None where a run from nothing gave what was recorded."""
-
-    text: str
-    doubt: str | None
-
-    def write(self, path: Path) -> None:
-        """Write the file. Raises SessionError where that is not possible."""
-        try:
-            path.write_text(self.text, encoding="utf-8")
-        except OSError as error:
-            raise SessionError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
-    """Return a session as a Python file, run once more in a sandbox from nothing to see whether it gives what was recorded.
-
-    `timeout` is a turn's, in seconds.
-    """
-    turns = history.transcript
-    header = history.header
-    facts = (
-        f"codegen-chat session {history.id}",
-        f"{header.get('model', '?')}@{header.get('revision', '?')}",
-        f"seed {header.get('seed', 0)}",
-    )
-    text = export.render_py(turns, facts, verified=True)
-    if kernel is None:
-        doubt: str | None = "nothing can be executed here"
-    else:
-        rerun = last_execution(kernel.execute(text, parent=None, turn=None, timeout=timeout * max(1, len(turns))))
-        doubt = export.mismatch(turns, rerun)
-    return Program(text if doubt is None else export.render_py(turns, facts, verified=False), doubt)
-
-
 def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
     """Return a sandbox, or None and why there is none.
 
@@ -386,8 +350,11 @@ class Session:
         return _last(self.conversation.run_code(code))
 
     def export(self, path: Path) -> str | None:
-        """Write the session as a Python file. Returns why it is not verified, None where it is. Raises SessionError."""
-        written = program(self.history, self._kernel, self._settings.timeout)
+        """Write the session as .py, .ipynb, .md or .html. Returns why it is not verified, None where it is.
+
+        Raises UsageError for another kind of file, SessionError where it cannot be written.
+        """
+        written = publish(self.history, self._kernel, self._settings.timeout, path)
         written.write(path)
         return written.doubt
 

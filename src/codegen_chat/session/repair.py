@@ -122,7 +122,7 @@ def _rooted(events: Iterable[Event], wrong: list[str]) -> Iterator[Event]:
             if event.get("parent") not in known:
                 wrong.append(f"turn {event['id']} builds on a lost one: it goes on from {head or 'the beginning'}")
                 rooted = {**event, "parent": head}
-            known.add(event["id"])
+            known |= {event["id"], *(rival.get("id") for rival in event.get("rivals", ()))}
             turn = event.get("turn")
             head = event["id"] if isinstance(turn, dict) and turn.get("accepted") else head
         elif "head" in event:
