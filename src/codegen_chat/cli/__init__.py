@@ -14,6 +14,7 @@ import typer
 from codegen_chat.cli import machine, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
+from codegen_chat.cli.watch import watch
 from codegen_chat.errors import CodegenChatError, UsageError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.callback(invoke_without_command=True)(repl)
 app.command()(play.run)
 app.command()(play.export)
+app.command()(watch)
 app.command()(once.complete)
 app.command("exec")(once.execute)
 app.command()(machine.doctor)

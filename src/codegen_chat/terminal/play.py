@@ -63,7 +63,7 @@ def play(conversation: Conversation, steps: Sequence[Step], player: Player) -> T
         except KeyboardInterrupt:
             """The conversation has kept what there was."""
         tally.turns = number
-        tally.interrupted = turn is None or _interrupted(turn)
+        tally.interrupted = turn is None or interrupted(turn)
         tally.failed = turn is not None and not turn.accepted
         if tally.failed or tally.interrupted:
             break
@@ -77,7 +77,8 @@ def play(conversation: Conversation, steps: Sequence[Step], player: Player) -> T
     return tally
 
 
-def _interrupted(turn: Turn) -> bool:
+def interrupted(turn: Turn) -> bool:
+    """Whether a Ctrl-C ended a turn."""
     ended = (turn.completion and turn.completion.finish_reason, turn.execution and turn.execution.status)
     return "interrupted" in ended
 
