@@ -517,3 +517,70 @@ def test_sessions_are_checked_repaired_and_deleted_by_id(run: Cli, scripted_mode
     assert refused.code == (0 if oldest.startswith("2") else 2)
     assert run("sessions", "rm", newest).err == f"· deleted {newest}\n"
     assert not (folder / f"{newest}.jsonl").exists()
+
+
+# ---------------------------------------------------------------- docs/events.md
+
+
+def schema() -> dict[str, dict[str, str]]:
+    """Read the fields of each kind, and their types, from docs/events.md."""
+    page = Path(__file__).parents[1].joinpath("docs/events.md").read_text()
+    sections = re.findall(r"^### ([\w ]+)\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    kinds = {name: dict(re.findall(r"^\| (\w+) \| ([\w ]+) \|", text, re.MULTILINE)) for name, text in sections}
+    for fields in kinds.values():
+        fields.pop("field", None)
+    for name, of in (("completion", "completed"), ("execution", "executed")):
+        kinds[name] = {field: kind for field, kind in kinds[of].items() if field != "candidate"}
+    return kinds
+
+
+JSON_TYPES = {"string": str, "integer": int, "number": int | float, "boolean": bool, "any": object, "null": type(None)}
+
+
+def conforms(value: object, kind: str, kinds: dict[str, dict[str, str]]) -> bool:
+    if " or " in kind:
+        return any(conforms(value, part, kinds) for part in kind.split(" or "))
+    if kind.startswith("list of "):
+        return isinstance(value, list) and all(conforms(item, kind.removeprefix("list of "), kinds) for item in value)
+    if kind in JSON_TYPES:
+        return isinstance(value, JSON_TYPES[kind]) and (kind in {"boolean", "any"} or not isinstance(value, bool))
+    fields = kinds[kind]
+    return (
+        isinstance(value, dict)
+        and value.keys() == fields.keys()
+        and all(conforms(value[name], of, kinds) for name, of in fields.items())
+    )
+
+
+def test_the_page_of_events_is_what_is_printed(run: Cli, scripted_model: Path, tmp_path: Path) -> None:
+    from tests import scripted
+
+    failing = scripted.write(tmp_path / "failing", ("total = nope\n",))
+    commenting = scripted.write(tmp_path / "commenting", ("# nothing\n",))
+    kinds = schema()
+    seen = set()
+    (tmp_path / "a.txt").write_text(SPEC.replace("== 6", "== 7") + ">>> 1 / 0\nNever.\n")
+    (tmp_path / "long.txt").write_text(f'>>> x = "{"y" * 300}"\nAdd.\n')
+    for arguments in (
+        ("-m", scripted_model, "a.txt", "-n", "2"),
+        ("-m", failing, "long.txt", "--max-new-tokens", "300"),
+        ("-m", commenting, "--no-save", "-"),
+    ):
+        done = run("run", "--json", *arguments, stdin=">>> [1, (2,)]\nAdd.\n")
+        assert done.out.isascii()
+        for line in done.out.splitlines():
+            event = json.loads(line)
+            kind = event.pop("event")
+            assert conforms(event, kind, kinds), (kind, event)
+            seen.add(kind)
+    objects = {"usage", "typed", "failure", "change", "completion", "execution"}
+    assert seen == kinds.keys() - objects - {"exec", "sessions ls", "config"}
+    for kind, arguments in (
+        ("completion", ("complete", "-m", scripted_model, "def f():", "--json")),
+        ("exec", ("exec", "-", "--json")),
+        ("sessions ls", ("sessions", "ls", "--json")),
+        ("config", ("config", "--json")),
+    ):
+        lines = run(*arguments, stdin="1 / 0").out.splitlines()
+        assert lines
+        assert all(conforms(json.loads(line), kind, kinds) for line in lines), (kind, lines)

@@ -13,6 +13,9 @@ from codegen_chat.session.spec import Expectation, Step
 from codegen_chat.terminal.screen import Screen
 from codegen_chat.turn import Completed, Turn
 
+EVENTS = 1
+"""Version of the events that `--json` prints; docs/events.md describes them."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -131,7 +134,7 @@ class JsonPlayer:
 
     def begin(self, facts: Mapping[str, object]) -> None:
         """Print the session's facts."""
-        self._line("begin", facts)
+        self._line("begin", {"v": EVENTS, **facts})
 
     def step(self, number: int, step: Step) -> None:
         """Print the words, and the code where it is given."""
