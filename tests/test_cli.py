@@ -239,6 +239,8 @@ def test_exec_fails_with_4(run: Cli) -> None:
 def test_exec_holds_a_timeout(run: Cli) -> None:
     done = run("exec", "-", "--timeout", "0.3", "--json", stdin="while True:\n    pass\n")
     assert (done.code, json.loads(done.out)["status"]) == (4, "timeout")
+    told = run("exec", "-", "--timeout", "0.3", stdin="while True:\n    pass\n").err
+    assert re.search(r"KeyboardInterrupt\ncodegen-chat: timeout after", told)
 
 
 def test_exec_without_a_sandbox_is_7(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,6 +519,21 @@ def test_sessions_are_checked_repaired_and_deleted_by_id(run: Cli, scripted_mode
     assert refused.code == (0 if oldest.startswith("2") else 2)
     assert run("sessions", "rm", newest).err == f"· deleted {newest}\n"
     assert not (folder / f"{newest}.jsonl").exists()
+
+
+def test_tab_completes_commands_settings_and_sessions(home: Path) -> None:
+    from codegen_chat.session.history import History
+    from codegen_chat.settings import sessions_folder
+    from codegen_chat.turn import Turn
+
+    with History.create(sessions_folder({"HOME": str(home)}), {}) as history:
+        history.append(Turn("t", None, "", "x = 1"))
+    tried = {"sess": "sessions", "sessions f": "fsck", "config tempe": "temperature", "sessions show ": history.id}
+    for words, completed in tried.items():
+        variables = {"_CODEGEN_CHAT_COMPLETE": "complete_bash", "COMP_WORDS": f"codegen-chat {words}"}
+        variables["COMP_CWORD"] = str(len(words.split(" ")))
+        done = process(env={**os.environ, **variables}, stdout=subprocess.PIPE)
+        assert done.communicate(timeout=60)[0].split() == [completed]
 
 
 # ---------------------------------------------------------------- docs/events.md

@@ -62,7 +62,11 @@ def kind(path: Path) -> str:
 
 
 def publish(history: History, kernel: Kernel | None, timeout: float, path: Path = Path("-.py")) -> Published:
-    """Return a session as the kind of file that `path` names. Nothing is written. `timeout` is a turn's, in seconds."""
+    """Return a session as the kind of file that `path` names, not written yet. `timeout` is a turn's, in seconds.
+
+    Raises UsageError for another kind of file.
+    """
+    wanted = kind(path)
     turns = history.transcript
     header = history.header
     facts = [
@@ -76,7 +80,7 @@ def publish(history: History, kernel: Kernel | None, timeout: float, path: Path 
     else:
         rerun = last_execution(kernel.execute(program, parent=None, turn=None, timeout=timeout * max(1, len(turns))))
         doubt = export.mismatch(turns, rerun)
-    if kind(path) == ".py":
+    if wanted == ".py":
         return Published(program if doubt is None else export.render_py(turns, facts, verified=False), doubt)
     facts += ["verified"] * (doubt is None)
     return _page(path, turns, facts, doubt, _pictures(history.turns, kernel, timeout) if kernel else {})

@@ -107,7 +107,7 @@ def _banner(session: Session, *, resumed: bool) -> Iterator[str]:
 
     name = session.history.header["model"]
     if name == EMBEDDED:
-        yield "nano: a small model trained by this repository, no published checkpoint. It suits short, plain steps."
+        yield "nano, a small model trained here, no published checkpoint: keep steps plain."
     else:
         yield f"{name}, revision {session.history.header['revision']}"
     yield from [f"Code is shown and not executed: {session.unsafe}"] if session.unsafe else session.walls

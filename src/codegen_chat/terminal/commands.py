@@ -24,7 +24,7 @@ COMMANDS = (
     Command("/show", "[all]", "the program so far; all: the failed turns too"),
     Command("/vars", "", "the variables alive in the sandbox"),
     Command("/prompt", "", "the exact text that the model would continue, and its tokens"),
-    Command("/export", "FILE.py", "write the program to a file, after running it once more from nothing"),
+    Command("/export", "FILE", "write a program (.py), notebook (.ipynb) or page (.md, .html), run once more"),
     Command("/demo", "", "play a short conversation"),
     Command("/help", "", "this list"),
     Command("/exit", "", "leave; the session is saved (also Ctrl-D)"),

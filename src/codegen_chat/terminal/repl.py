@@ -158,8 +158,8 @@ class Repl:
                 self._help()
 
     def _export(self, name: str) -> None:
-        if not name.endswith(".py"):
-            raise UsageError("/export writes Python: name a file that ends in .py")
+        if not name:
+            raise UsageError("/export needs a file to write: its name ends in .py, .ipynb, .md or .html")
         doubt = self._chat.export(Path(name).expanduser())
         self._screen.note(
             f"wrote {name}, " + (f"not verified: {doubt}" if doubt else "verified: run from nothing, it gives the same")
