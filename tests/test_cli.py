@@ -521,6 +521,28 @@ def test_sessions_are_checked_repaired_and_deleted_by_id(run: Cli, scripted_mode
     assert not (folder / f"{newest}.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("a.py",), "a.py is no command: `codegen-chat exec` runs Python"),
+        (("run", "a.py"), "a.py is Python, not words: `codegen-chat exec a.py` runs it"),
+        (("session", "ls"), "No such command 'session'. Did you mean 'sessions'?"),
+        (("watch", "a.py"), "there is no file a.py: make it"),
+    ],
+)
+def test_what_a_new_person_tries_first(run: Cli, arguments: tuple[str, ...], advice: str) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"codegen-chat: {advice}")
+    assert one_line(done.err)
+
+
+def test_a_group_without_a_command_is_its_help(run: Cli) -> None:
+    done = run("sessions")
+    assert (done.code, done.err) == (2, "")
+    assert done.out.startswith("Usage: codegen-chat sessions")
+
+
 def test_tab_completes_commands_settings_and_sessions(home: Path) -> None:
     from codegen_chat.session.history import History
     from codegen_chat.settings import sessions_folder
@@ -578,11 +600,12 @@ def test_the_page_of_events_is_what_is_printed(run: Cli, scripted_model: Path, t
     seen = set()
     (tmp_path / "a.txt").write_text(SPEC.replace("== 6", "== 7") + ">>> 1 / 0\nNever.\n")
     (tmp_path / "long.txt").write_text(f'>>> x = "{"y" * 300}"\nAdd.\n')
-    for arguments in (
+    plays: list[tuple[str | Path, ...]] = [
         ("-m", scripted_model, "a.txt", "-n", "2"),
         ("-m", failing, "long.txt", "--max-new-tokens", "300"),
         ("-m", commenting, "--no-save", "-"),
-    ):
+    ]
+    for arguments in plays:
         done = run("run", "--json", *arguments, stdin=">>> [1, (2,)]\nAdd.\n")
         assert done.out.isascii()
         for line in done.out.splitlines():
@@ -592,12 +615,13 @@ def test_the_page_of_events_is_what_is_printed(run: Cli, scripted_model: Path, t
             seen.add(kind)
     objects = {"usage", "typed", "failure", "change", "completion", "execution"}
     assert seen == kinds.keys() - objects - {"exec", "sessions ls", "config"}
-    for kind, arguments in (
+    others: list[tuple[str, tuple[str | Path, ...]]] = [
         ("completion", ("complete", "-m", scripted_model, "def f():", "--json")),
         ("exec", ("exec", "-", "--json")),
         ("sessions ls", ("sessions", "ls", "--json")),
         ("config", ("config", "--json")),
-    ):
+    ]
+    for kind, arguments in others:
         lines = run(*arguments, stdin="1 / 0").out.splitlines()
         assert lines
         assert all(conforms(json.loads(line), kind, kinds) for line in lines), (kind, lines)

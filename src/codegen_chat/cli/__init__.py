@@ -6,6 +6,7 @@ A command is a function of one of the modules beside this one; here they get the
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 
@@ -52,7 +53,7 @@ def main() -> None:
     except CodegenChatError as error:
         code = _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        code = _failed(f"{error.format_message()} (--help lists what there is)", UsageError.exit_code)
+        code = _misused(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except (OSError, SystemExit) as error:
@@ -66,6 +67,20 @@ def main() -> None:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _misused(message: str) -> int:
+    """Say what cannot be understood on the command line, and what may have been meant."""
+    file = re.match(r"No such command '(.*\.(?:py|txt|jsonl))'", message)
+    if message.startswith("Usage:"):  # a group of commands, called without one
+        sys.stdout.write(f"{message}\n")
+        return UsageError.exit_code
+    if file:
+        advice = (
+            "`codegen-chat exec` runs Python, `codegen-chat run` plays a spec or a session, `codegen-chat watch` answers in it"
+        )
+        return _failed(f"{file[1]} is no command: {advice}", UsageError.exit_code)
+    return _failed(f"{message} (--help lists what there is)", UsageError.exit_code)
 
 
 def _failed(message: str, code: int) -> int:

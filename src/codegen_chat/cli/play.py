@@ -96,14 +96,7 @@ def run(
             sys.stdout.write(ctx.get_help() + "\n")
             raise typer.Exit(UsageError.exit_code)
         specs = ["-"]
-    if output and len(specs) > 1:
-        raise UsageError("-o takes the program of one spec: give one")
-    if output:
-        from codegen_chat.publish import kind
-
-        kind(output)
-    if replay not in {"recorded", "resample"}:
-        raise UsageError(f"--replay is recorded or resample, not {replay}")
+    _check(specs, output, replay)
     variables = dict(pair(item) for item in var or ())
     read = [(name, spec.read(source(name), called(name), variables, resample=replay == "resample")) for name in specs]
     ready = [(name, parsed, settled(ctx, parsed.settings, name)) for name, parsed in read]
@@ -148,6 +141,21 @@ def run(
             if session.history.trouble:
                 progress.error(session.history.trouble)
     return next((code for code in (SANDBOX_UNAVAILABLE, CODE_FAILED, EXPECTATION_FAILED) if code in codes), 0)
+
+
+def _check(specs: list[str], output: Path | None, replay: str) -> None:
+    """Raise UsageError for arguments of `run` that do not go together."""
+    python = next((name for name in specs if name.endswith(".py")), None)
+    if python:
+        raise UsageError(f"{python} is Python, not words: `codegen-chat exec {python}` runs it")
+    if output and len(specs) > 1:
+        raise UsageError("-o takes the program of one spec: give one")
+    if output:
+        from codegen_chat.publish import kind
+
+        kind(output)
+    if replay not in {"recorded", "resample"}:
+        raise UsageError(f"--replay is recorded or resample, not {replay}")
 
 
 def export(
