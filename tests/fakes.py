@@ -70,6 +70,9 @@ class FakeCompleter:
     def count(self, text: str) -> int:
         return len(text)
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return [chr(token) for token in ids]
+
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
     ) -> Generator[Delta | Completion, None, None]:
@@ -149,7 +152,7 @@ class FakeExecutor:
             status="error" if failure else "ok",
             stdout=stdout,
             value=None if value is None else repr(value),
-            typed_value=None if value is None else Typed(type(value).__name__, repr(value)),
+            typed_value=None if value is None else Typed(type(value).__name__, value if isinstance(value, list) else repr(value)),
             failure=failure,
             changes=tuple(
                 Change("~" if name in before else "+", name, repr(scope[name]))
@@ -164,6 +167,9 @@ class FakeExecutor:
     def forget(self, turn: str) -> None:
         self.states.pop(turn, None)
         self.forgotten.append(turn)
+
+    def file(self, name: str) -> bytes | None:
+        return None
 
     def restore(self, turns: Sequence[tuple[str, str]]) -> list[Execution]:
         parent = None

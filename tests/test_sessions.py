@@ -44,7 +44,8 @@ def test_an_example_plays_right_and_its_export_runs(path: Path, session: Session
     expectations = 0
     printed = []
     for step in steps:
-        turn = session.run(step.text)
+        own = step.code is not None
+        turn = session.run_code(step.code or "", text=step.text) if own else session.run(step.text, given=step.given)
         assert turn.accepted, turn
         assert turn.execution is not None
         printed.append(turn.execution.stdout)

@@ -6,9 +6,13 @@ terminal use the same two.
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
+import platform
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -16,13 +20,13 @@ from typing import TYPE_CHECKING, Self
 
 from codegen_chat import prompt as prompts
 from codegen_chat.conversation import Committed, Conversation, Event, Options
-from codegen_chat.errors import CodegenChatError, SandboxUnavailable, UsageError
+from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnavailable, SessionError, UsageError
 from codegen_chat.lm import hub
 from codegen_chat.publish import publish
-from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.kernel import Kernel, probe
 from codegen_chat.sandbox.outer import UNSAFE, Grants
 from codegen_chat.session.history import History
-from codegen_chat.settings import Settings, sessions_folder
+from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn
 
 if TYPE_CHECKING:
@@ -176,11 +180,14 @@ class Loading:
 
 
 class _Drawing:
-    """The Completer of a session: a model that may still be loading, and the person's own way to draw."""
+    """The Completer of a session: its model, which may still be loading, and the person's own way to draw, as they are now."""
 
-    def __init__(self, loading: Loading, settings: Settings) -> None:
-        self._loading = loading
-        self._settings = settings
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def _loading(self) -> Loading:
+        return self._session.model
 
     @property
     def window(self) -> int:
@@ -188,10 +195,14 @@ class _Drawing:
 
     @property
     def sampling(self) -> Sampling:
-        return drawing(self._settings, self._loading.model.engine.sampling)
+        return drawing(self._session.settings, self._loading.model.engine.sampling)
 
     def count(self, text: str) -> int:
         return self._loading.model.engine.count(text)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may have several tokens
+        return [decoder.decode(self._loading.model.tokenizer.token_bytes(token)) for token in ids]
 
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
@@ -220,6 +231,39 @@ def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = F
         return None, str(error)
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine: whether it holds, in words, and the exit code that it is worth."""
+
+    holds: bool
+    what: str
+    code: int = 0
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Say what holds on this machine: Python, the sandbox's walls, the model, the folders. It takes seconds."""
+    version = f"codegen-chat {metadata.version('codegen-chat')}, python {platform.python_version()}, {sys.platform}"
+    yield Finding(holds=True, what=version)
+    *layers, together = probe()
+    yield from (Finding(layer.holds, f"sandbox, {layer.name}: {layer.detail}") for layer in layers)
+    code = 0 if together.holds else SandboxUnavailable.exit_code
+    yield Finding(together.holds, f"sandbox, {together.name}: {together.detail}", code)
+    try:
+        from codegen_chat.lm import native  # noqa: PLC0415  as in `load`
+
+        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        yield Finding(holds=True, what=f"model {loaded.name}, revision {loaded.revision}, {loaded.dtype} on {loaded.device}")
+        yield Finding(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}")
+    except ModelUnavailable as error:
+        yield Finding(holds=False, what=f"model: {error}", code=error.exit_code)
+    folder = sessions_folder(os.environ)
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = above.is_dir() and os.access(above, os.W_OK)
+    kept = f"sessions are kept in {folder}" + ("" if writable else ": not writable")
+    yield Finding(writable, kept, 0 if writable else SessionError.exit_code)
+    yield Finding(holds=True, what=f"settings: {config_file(os.environ)}, {PROJECT_FILE} here, CODEGEN_CHAT_*")
+
+
 def walls(kernel: Kernel) -> list[str]:
     """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
     if kernel.tier == UNSAFE:
@@ -243,6 +287,7 @@ class Session:
         history: its turns, and the file that they are kept in.
         model: what loads, or has loaded.
         unsafe: why nothing is executed, None where something is.
+        settings: how it was opened, and what `change` made of that.
         walls: what code that is executed is held to, in lines.
         notes: what a person should know of a session that was opened again, a line each.
     """
@@ -253,16 +298,9 @@ class Session:
         self.unsafe = unsafe
         self.walls = walls(kernel) if kernel else []
         self.notes = list(history.dropped)
-        self._settings = settings
+        self.settings = settings
         self._kernel = kernel
-        options = Options(
-            samples=settings.samples,
-            fallback=settings.fallback,
-            guard=settings.guard,
-            max_new_tokens=settings.max_new_tokens,
-            timeout=settings.timeout,
-        )
-        self.conversation = Conversation(_Drawing(model, settings), kernel, history, options)
+        self.conversation = Conversation(_Drawing(self), kernel, history, _options(settings))
 
     @classmethod
     def open(
@@ -341,22 +379,47 @@ class Session:
             return f"{name} cannot be loaded"
         return f"{name} {model.dtype} {model.device}, {model.backend}"
 
-    def run(self, text: str, *, samples: int | None = None) -> Turn:
-        """Ask for a turn in words; return it with its code and what came of it, accepted or not. Raises as Conversation.run."""
-        return _last(self.conversation.run(text, samples=samples))
+    def run(self, text: str, *, given: str = "", samples: int | None = None) -> Turn:
+        """Ask for a turn in words; return it with its code and what came of it, accepted or not. As Conversation.run."""
+        return _last(self.conversation.run(text, given=given, samples=samples))
 
-    def run_code(self, code: str) -> Turn:
-        """Run code of your own as a turn. Raises UsageError without code."""
-        return _last(self.conversation.run_code(code))
+    def run_code(self, code: str, *, text: str = "") -> Turn:
+        """Run code of your own as a turn, with words where it has any. Raises UsageError without code."""
+        return _last(self.conversation.run_code(code, text=text))
+
+    def doctor(self) -> Iterator[Finding]:
+        """Say what holds on this machine, as `codegen-chat doctor` does."""
+        return examine(self.settings)
 
     def export(self, path: Path) -> str | None:
         """Write the session as .py, .ipynb, .md or .html. Returns why it is not verified, None where it is.
 
         Raises UsageError for another kind of file, SessionError where it cannot be written.
         """
-        written = publish(self.history, self._kernel, self._settings.timeout, path)
+        written = publish(self.history, self._kernel, self.settings.timeout, path)
         written.write(path)
         return written.doubt
+
+    def change(self, values: Mapping[str, object]) -> None:
+        """Change settings for the turns to come; another model loads behind the prompt, and the session goes on with it.
+
+        Raises SettingsError for what is no setting, UsageError for one that holds from a session's start on, ModelUnavailable.
+        """
+        fixed = sorted(_FROM_THE_START & values.keys())
+        if fixed:
+            raise UsageError(
+                f"{fixed[0]} holds from the start on: leave, and give it on the command line or in the settings file"
+            )
+        wanted = self.settings.updated(values, "/set")
+        if wanted.exec != "off" and self._kernel is None:
+            raise UsageError(f"nothing can be executed in this session: {self.unsafe}")
+        if any(getattr(wanted, name) != getattr(self.settings, name) for name in ("model", "dtype", "device")):
+            folder = hub.locate(wanted.model)
+            self.model = Loading(lambda: load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            facts = {"model": hub.name(folder), "revision": hub.revision(folder)}
+            self.history.note({**facts, "dtype": wanted.dtype, "device": wanted.device})
+        self.settings = wanted
+        self.conversation.options = _options(wanted)
 
     def close(self) -> None:
         """Give the log back and end the sandbox. What was accepted is saved already."""
@@ -369,6 +432,21 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_FROM_THE_START = {"memory", "allow_read", "allow_write", "save", "plain", "keys"}
+
+
+def _options(settings: Settings) -> Options:
+    return Options(
+        samples=settings.samples,
+        fallback=settings.fallback,
+        guard=settings.guard,
+        max_new_tokens=settings.max_new_tokens,
+        timeout=settings.timeout,
+        execute=settings.exec != "off",
+        ask=settings.exec == "ask",
+    )
 
 
 def _history(settings: Settings, facts: dict[str, object], resume: Path | None) -> History:

@@ -7,8 +7,10 @@ Where a completion ends is a `Stop`: data (`Mark`) for one cutter, which serves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from codegen_chat.errors import ContextWindowExceeded
 from codegen_chat.turn import Stop, Turn
@@ -30,9 +32,38 @@ def block(text: str, code: str) -> str:
     return f"{comment(text)}{code.rstrip()}\n\n"
 
 
-def render(turns: Sequence[Turn], text: str = "") -> str:
-    """Write the prompt that asks for `text` after these turns; without a text, the conversation as it stands."""
-    return HEADER + "".join(block(turn.text, turn.code) for turn in turns) + comment(text)
+def ask(text: str, remarks: Sequence[str] = (), given: str = "") -> str:
+    """Write what asks for a turn: remarks, its words, and first lines of the code, which the model goes on with.
+
+    The words stand next to the code, as they do without remarks: a small model is thrown off by anything between.
+    """
+    return "".join(map(comment, remarks)) + comment(_plain(text, remarks)) + given.rstrip()
+
+
+def render(turns: Sequence[Turn], text: str = "", remarks: Sequence[str] = (), given: str = "") -> str:
+    """Write the prompt that asks for `text` after these turns; without a text, the conversation as it stands.
+
+    Remarks are for the answer to their own turn: later a value may be another, and an error is mended.
+    """
+    return HEADER + "".join(map(_block, turns)) + ask(text, remarks, given)
+
+
+def _block(turn: Turn) -> str:
+    return block(_plain(turn.text, turn.remarks), turn.code)
+
+
+def _plain(text: str, remarks: Sequence[str]) -> str:
+    """Return words in which a name that a remark tells of has lost the `@` that asked for it."""
+    told = {remark.partition(":")[0] for remark in remarks}
+    return _MENTION.sub(lambda found: found[1] if found[1] in told else found[0], text)
+
+
+def mentioned(text: str) -> tuple[str, ...]:
+    """Return the names that words ask the values of, by `@name`."""
+    return tuple(dict.fromkeys(_MENTION.findall(text)))
+
+
+_MENTION = re.compile(r"(?<![\w@.])@([A-Za-z_]\w*)")
 
 
 # ---------------------------------------------------------------- text to code
@@ -124,6 +155,16 @@ def uncommented_stop(text: str) -> tuple[int, bool]:
     return start + shown, ended
 
 
+def continuing(stop: Stop) -> Stop:
+    """Cut a text that goes on in the middle of a line, as code does whose first lines are given: it does not start a line."""
+
+    def cut(text: str) -> tuple[int, bool]:
+        shown, ended = stop(f" {text}")
+        return max(shown - 1, 0), ended
+
+    return cut
+
+
 def code(completion_text: str) -> str:
     """Tidy the kept text of a completion: no blank lines before it, no white space after it.
 
@@ -148,37 +189,104 @@ class Fit:
     newly: tuple[str, ...] = ()
 
 
-def fit(turns: Sequence[Turn], text: str, count: Callable[[str], int], window: int, max_new_tokens: int) -> Fit:
+def fit(
+    turns: Sequence[Turn],
+    text: str,
+    count: Callable[[str], int],
+    window: int,
+    max_new_tokens: int,
+    *,
+    pinned: Collection[str] = (),
+    remarks: Sequence[str] = (),
+    given: str = "",
+) -> Fit:
     """Render the prompt, without the oldest turns where all of them would not leave room for `max_new_tokens`.
 
     Dropping a turn makes the cache behind it worthless, so once the room is gone, whole turns go until half of it is free, and
     the prompts of many turns to come begin alike. What earlier prompts had dropped follows from the turns alone: nothing is
-    remembered, and an undo brings turns back. Raises ContextWindowExceeded where the words alone leave no room.
+    remembered, and an undo brings turns back. Turns whose ids are `pinned` stay. Raises ContextWindowExceeded where the words
+    and what is pinned leave no room.
     """
     room = window - max_new_tokens
-    whole = render(turns, text)
+    whole = render(turns, text, remarks, given)
     tokens = count(whole)
     if tokens <= room:
         return Fit(whole, (), tokens)
 
-    sizes = [count(block(turn.text, turn.code)) for turn in turns]
-    asks = [*(count(comment(turn.text)) for turn in turns), count(comment(text))]
-    first = before = 0
+    sizes = [count(_block(turn)) for turn in turns]
+    asks = [*(count(ask(turn.text, turn.remarks, turn.given)) for turn in turns), count(ask(text, remarks, given))]
+    going = [index for index, turn in enumerate(turns) if turn.id not in pinned]
+    gone = before = 0
     used = count(HEADER)
-    for index, ask in enumerate(asks):
-        before = first
-        if used + ask > room:
-            while first < index and used + ask > room // 2:
-                used -= sizes[first]
-                first += 1
+    for index, asked in enumerate(asks):
+        before = gone
+        if used + asked > room:
+            while gone < len(going) and going[gone] < index and used + asked > room // 2:
+                used -= sizes[going[gone]]
+                gone += 1
         if index < len(turns):
             used += sizes[index]
 
-    while (tokens := count(prompt_text := render(turns[first:], text))) > room:  # blocks may not tokenize quite independently
-        if first == len(turns):
+    while True:  # blocks may not tokenize quite independently
+        left = set(going[:gone])
+        prompt_text = render([turn for index, turn in enumerate(turns) if index not in left], text, remarks, given)
+        tokens = count(prompt_text)
+        if tokens <= room:
+            break
+        if gone == len(going):
+            kept = "the words" if len(going) == len(turns) else "the words and what is pinned"
             raise ContextWindowExceeded(
-                f"the words need {tokens} tokens and the answer {max_new_tokens}, the window has {window}: shorten the words"
+                f"{kept} need {tokens} tokens and the answer {max_new_tokens}, the window has {window}: "
+                + ("shorten the words" if len(going) == len(turns) else "/pin N lets a turn go")
             )
-        first += 1
-    names = tuple(turn.id for turn in turns[:first])
+        gone += 1
+    names = tuple(turns[index].id for index in going[:gone])
     return Fit(prompt_text, names, tokens, names[before:])
+
+
+Fate = Literal["seen", "next", "pinned", "evicted", "hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How the window is filled: tokens of the whole, of the room kept for an answer, of the prompt's beginning, of each turn.
+
+    A turn's fate: the model sees it ("seen"), and it will be evicted as soon as the room is gone ("next") or never ("pinned");
+    or it does not see it: "evicted", or "hidden" by the person.
+    """
+
+    size: int
+    answer: int
+    header: int
+    turns: tuple[tuple[Turn, int, Fate], ...]
+
+    @property
+    def used(self) -> int:
+        """Tokens of the prompt, its parts counted one by one."""
+        return self.header + sum(tokens for _, tokens, fate in self.turns if fate not in {"evicted", "hidden"})
+
+
+def plan(
+    turns: Sequence[Turn],
+    count: Callable[[str], int],
+    window: int,
+    max_new_tokens: int,
+    *,
+    pinned: Collection[str] = (),
+    hidden: Collection[str] = (),
+) -> Window:
+    """Say what of a conversation is in the window, and what goes next. Raises as `fit`."""
+    shown = [turn for turn in turns if turn.id not in hidden]
+    evicted = fit(shown, "", count, window, max_new_tokens, pinned=pinned).evicted
+    sizes = {turn.id: count(_block(turn)) for turn in turns}
+    excess = (window - max_new_tokens + 1) // 2
+    fates: dict[str, Fate] = {}
+    fates.update(dict.fromkeys(hidden, "hidden"))
+    fates.update(dict.fromkeys(evicted, "evicted"))
+    for turn in shown:
+        if turn.id in pinned:
+            fates[turn.id] = "pinned"
+        elif turn.id not in fates:
+            fates[turn.id] = "next" if excess > 0 else "seen"
+            excess -= sizes[turn.id]
+    return Window(window, max_new_tokens, count(HEADER), tuple((turn, sizes[turn.id], fates[turn.id]) for turn in turns))

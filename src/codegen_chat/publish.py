@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from codegen_chat import prompt as prompts
 from codegen_chat.errors import SessionError, UsageError
@@ -138,8 +137,5 @@ def _saved(execution: Execution | None) -> list[str]:
 
 def _read(kernel: Kernel, execution: Execution) -> list[Picture]:
     """Return the pictures that the turn which ran last has written."""
-    with TemporaryDirectory() as folder:
-        kernel.save_files(_saved(execution), Path(folder))
-        files = {name: Path(folder, name) for name in _saved(execution)}
-        pictures = [picture(name, path.read_bytes() if path.is_file() else None) for name, path in files.items()]
+    pictures = [picture(name, kernel.file(name)) for name in _saved(execution)]
     return [each for each in pictures if each]

@@ -104,13 +104,18 @@ class Settings:
     top_k: int | None = _setting(None, "a whole number from 0 on", _whole(0))
     max_new_tokens: int = _setting(256, "a whole number from 1 on", _whole(1))
     seed: int = _setting(0, "a whole number from 0 on", _whole(0))
-    exec: Literal["auto", "off"] = _setting("auto", "auto or off", _one_of("auto", "off"), guard=True)
+    exec: Literal["auto", "ask", "off"] = _setting("auto", "auto, ask or off", _one_of("auto", "ask", "off"), guard=True)
     timeout: float = _setting(20.0, "seconds, above 0, up to 86400", _number(0, 86400, above=True), guard=True)
     memory: int = _setting(1 << 30, 'bytes, such as "512M" or "1G"', _size, guard=True)
     allow_read: tuple[str, ...] = _setting((), "a list of folders", _folders, guard=True)
     allow_write: tuple[str, ...] = _setting((), "a list of folders", _folders, guard=True)
     save: bool = _setting(True, "true or false", _yes)
     plain: bool = _setting(False, "true or false", _yes)
+    keys: Literal["emacs", "vi"] = _setting("emacs", "emacs or vi", _one_of("emacs", "vi"))
+    bell: float = _setting(0.0, "seconds from 0 (never) to 86400", _number(0, 86400))
+    plots: Literal["auto", "kitty", "iterm", "sixel", "blocks", "off"] = _setting(
+        "auto", "one of auto, kitty, iterm, sixel, blocks, off", _one_of("auto", "kitty", "iterm", "sixel", "blocks", "off")
+    )
 
     def updated(self, values: Mapping[str, object], where: str, *, trusted: bool = True) -> Settings:
         """Return these settings with some replaced. `where` names their source in an error.
@@ -215,6 +220,9 @@ def _toml(path: Path) -> dict[str, object]:
         raise SettingsError(f"{path} cannot be read: {error}") from None
 
 
+_EXEC = ("auto", "ask", "off")  # from loose to tight
+
+
 def _suggestion(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=1, cutoff=0.5)
     near = near or [candidate for candidate in known if candidate.startswith(name.lower()[:4])][:1]
@@ -224,4 +232,6 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
 def _looser(value: Any, than: Any) -> bool:
     if isinstance(value, tuple):
         return not set(value) <= set(than)
-    return value == "auto" and than == "off" if isinstance(value, str) else value > than
+    if isinstance(value, str):
+        return _EXEC.index(value) < _EXEC.index(than)
+    return bool(value > than)

@@ -125,7 +125,8 @@ class Turn:
     """One step of a conversation: the person's words, the code, what came of it.
 
     `completion` is None for the person's own code, `execution` None where nothing may be executed. A turn that was not accepted
-    stays in the log, but neither in the prompt nor in the namespace.
+    stays in the log, but neither in the prompt nor in the namespace. `given` are first lines of the code, which the person wrote
+    and the model went on with; `remarks` what stands in the prompt above the words: a value that was asked for, an error to mend.
     """
 
     id: str
@@ -135,6 +136,8 @@ class Turn:
     completion: Completion | None = None
     execution: Execution | None = None
     accepted: bool = True
+    given: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,10 @@ class Completer(Protocol):
         """Return how many tokens a text has."""
         ...
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each of these tokens; together they are the text of all."""
+        ...
+
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
     ) -> Generator[Delta | Completion, None, None]:
@@ -216,6 +223,10 @@ class Executor(Protocol):
 
     def forget(self, turn: str) -> None:
         """Drop a state that nobody will return to."""
+        ...
+
+    def file(self, name: str) -> bytes | None:
+        """Return a file of the state that ran last, named as in its Execution; None where it is no ordinary file."""
         ...
 
     def restore(self, turns: Sequence[tuple[str, str]]) -> list[Execution]:

@@ -126,6 +126,27 @@ MARGIN = "a directive starts at the margin (write @@ for words that start with @
 KEYS = "seed, samples, temperature, top_p, top_k, max_new_tokens, timeout"
 
 
+def test_code_and_first_lines_stand_below_words() -> None:
+    text = """\
+Write a mean.
+    >>? def mean(xs):
+    ...     "The mean."
+Set x.
+    >>> x = [1,
+         2]
+    ...
+    ... y = 1
+>>? z = x +
+"""
+    steps = parse(text, "s", {}).steps
+    assert [(step.text, step.given, step.code) for step in steps] == [
+        ("Write a mean.", 'def mean(xs):\n    "The mean."', None),
+        ("Set x.", "", "x = [1,\n     2]\n\ny = 1"),
+        ("", "z = x +", None),
+    ]
+    assert [step.where for step in steps] == ["s:1:1", "s:4:1", "s:9:1"]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -171,9 +192,9 @@ KEYS = "seed, samples, temperature, top_p, top_k, max_new_tokens, timeout"
         ("one\n@expect a) + (b", "s:2:10: an expectation is one Python expression, such as x == 1: unmatched ')'"),
         ("  one", "s:1:1: an indented line continues the one above, and there is none: start it at the margin"),
         ("one\n  @expect x", f"s:2:3: {MARGIN}"),
-        ("one\n\t>>> x", "s:2:2: code starts at the margin (write @>>> for words that start with >>>)"),
+        ("one\n@expect x\n  >>> x", "s:3:3: code starts at the margin, or below words (write @>>> for words)"),
         ("one\n... x", "s:2:1: `...` goes on with code: start it with `>>> `, or write `@...` for words"),
-        (">>>x = 1", "s:1:4: code stands after `>>> ` with a space (write @>>> for words that start with >>>)"),
+        (">>>x = 1", "s:1:4: code stands after `>>> ` with a space (write @>>> for words)"),
         (">>> x = [1,\n]", "s:1:9: this is no Python: '[' was never closed"),
         (">>> x = 1\n...   y = 2", "s:2:6: this is no Python: unexpected indent"),
         (">>> for x in y:\n        print(x) z\n\n", "s:2:18: this is no Python: invalid syntax"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSCTTY, TIOCSWINSZ
@@ -31,7 +32,7 @@ class Terminal:
     ) -> None:
         self.screen = pyte.HistoryScreen(columns, rows, history=5000)
         self._stream = pyte.ByteStream(self.screen)
-        self.raw = b""
+        self.raw = bytearray()
         self._terminal, theirs = pty.openpty()
         ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         variables = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **(environment or {})}
@@ -60,20 +61,38 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while len(re.findall(pattern, self.text, re.MULTILINE)) < times:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._terminal], [], [], max(left, 0))
-            data = b""
-            if ready:
-                try:
-                    data = os.read(self._terminal, 1 << 16)
-                except OSError:  # the other end is closed
-                    data = b""
-            if not data:
+            if not self._take(max(left, 0)):
                 pytest.fail(f"{pattern!r} never came:\n{self.text}")
-            self.raw += data
-            self._stream.feed(data)
-            if b"\x1b[6n" in data:  # where is the cursor?
-                self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
         return self.text
+
+    def watch(self, seconds: float) -> None:
+        """Look at the screen for so long."""
+        deadline = time.monotonic() + seconds
+        while self._take(max(deadline - time.monotonic(), 0)):
+            """More may come."""
+
+    def _take(self, seconds: float) -> bool:
+        """Draw what comes within so many seconds; return whether anything did."""
+        ready, _, _ = select.select([self._terminal], [], [], seconds)
+        data = b""
+        if ready:
+            with suppress(OSError):  # the other end is closed
+                data = os.read(self._terminal, 1 << 16)
+        self.raw += data
+        self._stream.feed(data)
+        if b"\x1b[6n" in self.raw[-len(data) - 3 :] and b"n" in data:  # where is the cursor?
+            self.type(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
+        return bool(data)
+
+    def kill(self) -> None:
+        """End the process as nothing can be prepared for."""
+        self.process.kill()
+        self.process.wait()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the window another size."""
+        ioctl(self._terminal, TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.screen.resize(rows, columns)
 
     def close(self) -> None:
         """Hang up."""
@@ -91,10 +110,10 @@ def terminal(home: Path) -> Iterator[Open]:
     """Open a terminal with the REPL of child.py at its prompt."""
     opened: list[Terminal] = []
 
-    def start(*flags: str, columns: int = 100, environment: dict[str, str] | None = None) -> Terminal:
+    def start(*flags: str, columns: int = 100, environment: dict[str, str] | None = None, prompt: str = r"^>$") -> Terminal:
         command = [sys.executable, str(Path(__file__).with_name("child.py")), str(home), *flags]
         opened.append(Terminal(command, columns=columns, environment=environment))
-        opened[-1].until(r"^>$")
+        opened[-1].until(prompt)
         return opened[-1]
 
     yield start

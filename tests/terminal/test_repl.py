@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -22,7 +21,11 @@ def test_words_become_code_that_runs(terminal: Open) -> None:
         shown,
         re.MULTILINE,
     )
-    assert re.search(r"scripted fp32 cpu \| \d+ of 2048 tokens \| 1 turn \| session \w+$", screen.until(r"1 turn "), re.MULTILINE)
+    assert re.search(
+        r"scripted fp32 cpu \| \d+ of 2048 tokens \| 1 turn \| 50 tokens/s \| session \w+$",
+        screen.until(r"1 turn "),
+        re.MULTILINE,
+    )
 
 
 def test_own_code_and_vars(terminal: Open) -> None:
@@ -38,15 +41,6 @@ def test_an_error_shows_its_line_and_what_to_do(terminal: Open) -> None:
     screen.paste(">>> a = 1\n... print(b)")
     screen.type("\r")
     screen.until(r"^· error, .*: NameError: name 'b' is not defined.*\n  line 2: print\(b\)\n· not kept")
-
-
-def test_a_paste_of_several_lines_does_not_run_early(terminal: Open) -> None:
-    screen = terminal()
-    screen.paste("one\ntwo\nthree")
-    shown = screen.until(r"^  three$")
-    assert "said" not in shown
-    screen.type("\r")
-    screen.until(r"^> one\n  two\n  three\nsaid = 'three'")
 
 
 @pytest.mark.parametrize("newline", ["\n", "\x1b\r"], ids=["ctrl-j", "alt-enter"])
@@ -173,7 +167,9 @@ def test_prompt_shows_the_exact_text(terminal: Open) -> None:
     screen.type("hello\r")
     screen.until(r"^· ok")
     screen.type("/prompt\r")
-    screen.until(r"^# Import libraries\.\n\nimport numpy as np\n\n# hello\nsaid = 'hello'\nprint\(said\)\n· \d+ of 2048 tokens$")
+    screen.until(
+        r"^# Import libraries\.\n\nimport numpy as np\n\n# hello\nsaid = 'hello'\nprint\(said\)\n\[h\.+a+\]\n\d+ of 2048"
+    )
 
 
 def test_tab_completes_commands_and_names(terminal: Open) -> None:
@@ -181,7 +177,7 @@ def test_tab_completes_commands_and_names(terminal: Open) -> None:
     screen.type(">>> my_long_name = 5\r")
     screen.until(r"\+ my_long_name")
     screen.type(">>> my_l\t")
-    screen.until(r"^> >>> my_long_name$")
+    screen.until(r"^> >>> my_long_name = 5$")  # completed, and what was typed before suggested behind it
     screen.type(" + 1\r")
     screen.until(r"^= 6$")
     screen.type("/va\t")
@@ -230,18 +226,6 @@ def test_export_and_retry(terminal: Open, home: Path) -> None:
     assert (home / "program.py").read_text().strip() == "said = 'hello'\nprint(said)"
 
 
-def test_nothing_above_the_current_line_is_drawn_again(terminal: Open) -> None:
-    screen = terminal()
-    screen.type(">>> for i in range(30): print('row', i)\r")
-    screen.until(r"^· ok")
-    screen.type("/vars\r")
-    shown = screen.until(r"^i +int")
-    assert [int(n) for n in re.findall(r"^row (\d+)$", shown, re.MULTILINE)] == list(range(30))
-    drawn = screen.raw.decode()
-    assert drawn.count("row 7\r\n") == 1
-    assert "\x1b[2J" not in drawn
-
-
 def test_sixty_columns(terminal: Open) -> None:
     screen = terminal(columns=60)
     screen.type(f">>> print({'x' * 100!r})\r")
@@ -275,18 +259,6 @@ def test_the_model_cannot_reach_the_terminal(terminal: Open) -> None:
     screen.until(r"^· ok")
     assert b"\x1b]0;owned" not in screen.raw
     assert "\u202e" not in screen.raw.decode()
-
-
-def test_what_was_accepted_survives_a_kill(terminal: Open, home: Path) -> None:
-    screen = terminal()
-    screen.type(">>> kept = 1\r")
-    screen.until(r"\+ kept: ")
-    screen.type("slowly\r")
-    screen.until(r"^x3 = 3$")
-    screen.process.send_signal(signal.SIGKILL)
-    screen.process.wait()
-    (log,) = (home / "sessions").glob("*.jsonl")
-    assert '"kept = 1"' in log.read_text()
 
 
 def test_the_command_line_needs_a_terminal(scripted_model: Path) -> None:

@@ -7,9 +7,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from codegen_chat.conversation import Chosen, Committed, Evicted, Executed, Fallback, Notice
-from codegen_chat.terminal.screen import HEAD_LINES, TAIL_LINES, Screen, visible
+from codegen_chat.conversation import Chosen, Committed, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.terminal.printing import HEAD_LINES, TAIL_LINES, visible
+from codegen_chat.terminal.screen import Screen
+from codegen_chat.terminal.views import side_by_side
 from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Failure, Output, Turn, Usage
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
@@ -128,7 +131,7 @@ def test_an_error_shows_the_line_of_the_turn_and_what_to_do() -> None:
     said = drawn(Executed(execution), Committed(turn(execution, accepted=False)), hints=True)
     assert said == (
         "· error, 2.5 s: NameError: name 'b' is not defined\n  line 2: b\n"
-        "· not kept; /retry answers again, or say it in other words\n"
+        "· not kept; /retry answers again, /fix tells the model the error, /edit lets you change it\n"
     )
 
 
@@ -171,38 +174,65 @@ def test_a_long_line_is_cut() -> None:
     assert said.endswith("x…\n")
 
 
-def test_several_candidates_show_what_they_do_and_which_is_kept() -> None:
-    good, bad = Execution("ok", stdout="6\n", duration=0.001), Execution("error", failure=Failure("NameError", "x", 1, ""))
+def candidate(name: str, code: str, execution: Execution) -> Turn:
+    return Turn(name, None, "words", code, Completion(code, "stop"), execution, execution.status == "ok")
+
+
+GOOD = candidate("good", "good", Execution("ok", stdout="6\n", duration=0.001))
+BAD = candidate("bad", "bad", Execution("error", failure=Failure("NameError", "no name", 1, "")))
+
+
+def test_several_candidates_stand_side_by_side_with_what_they_did() -> None:
+    events = [
+        event
+        for index, one in enumerate((BAD, GOOD, GOOD))
+        for event in (Delta(one.code, index), Completed(one.completion or Completion("", "stop"), index))
+    ]
+    ran = [Executed(one.execution or Execution("ok"), index) for index, one in enumerate((BAD, GOOD, GOOD))]
     said = drawn(
-        Delta("bad"),
-        Completed(Completion("bad", "stop")),
-        Delta("good", 1),
-        Completed(Completion("good", "stop"), 1),
-        Executed(bad, 0),
-        Output("stdout", "6\n", 1),
-        Executed(good, 1),
-        Chosen(1, 2),
-        Committed(turn(good)),
+        Several(3), *events, Output("stdout", "6\n", 1), *ran, Chosen(GOOD, (BAD, GOOD, GOOD)), Committed(GOOD), hints=True
     )
-    assert said.count("6\n") == 2
-    assert re.search(
-        r"· candidate 1: error, NameError\n· candidate 2: ok, 1 ms, 6\n· kept candidate 2 of 2.*\n6\n· ok, 1 ms\n$", said
-    )
+    assert said.splitlines() == [
+        "· 3 answers are drawn and run",
+        "candidate 1: error, 0 ms                 candidates 2, 3: ok, 1 ms, kept",
+        "bad                                      good",
+        "-> NameError: no name                    -> 6",
+        "",
+        "· kept candidate 2 of 3, 2 of which ran: what most of them gave; /pick K takes another",
+        "6",
+        "· ok, 1 ms",
+    ]
+
+
+@pytest.mark.parametrize(("width", "across"), [(30, 1), (60, 1), (80, 2), (200, 5)])
+def test_candidates_fit_the_width(width: int, across: int) -> None:
+    many = [candidate(str(n), f"漢字 = '{n} {'x' * 90}'", Execution("ok", stdout=f"{n}" * 50)) for n in range(5)]
+    lines = [line.plain for line in side_by_side(many, "3", width, "bw")]
+    assert max(map(cell_len, lines)) <= width
+    assert max(len(re.findall("candidate ", line)) for line in lines) == across
 
 
 def test_after_a_failure_only_the_kept_answer_is_shown() -> None:
-    good, bad = Execution("ok", stdout="6\n", duration=0.001), Execution("error", failure=Failure("NameError", "x", 1, ""))
-    first = (Delta("bad\n"), Completed(Completion("bad", "stop")), Executed(bad, 0), Fallback(2))
+    first = (Delta("bad\n"), Completed(Completion("bad", "stop")), Executed(BAD.execution or Execution("ok"), 0), Fallback(2))
     drawn_more = (Delta("worse\n", 1), Completed(Completion("worse\n", "stop"), 1), Delta("good\n", 2))
-    ran = (Completed(Completion("good\n", "stop"), 2), Executed(bad, 1), Output("stdout", "6\n", 2), Executed(good, 2))
-    said = drawn(*first, *drawn_more, *ran, Chosen(2, 3), Committed(turn(good)))
+    ran = (Completed(Completion("good\n", "stop"), 2), Output("stdout", "6\n", 2), Executed(GOOD.execution or Execution("ok"), 2))
+    said = drawn(*first, *drawn_more, *ran, Chosen(GOOD, (BAD, BAD, GOOD)), Committed(GOOD))
     assert "worse" not in said
     assert re.search(
-        r"error, NameError: 2 more answers are drawn and run\n· kept candidate 3 of 3, 1 of which ran.*\ngood\n6\n· ok, 1 ms\n$",
+        r"error, 0 ms, NameError: no name: 2 more answers are drawn and run\n"
+        r"· kept candidate 3 of 3, 1 of which ran.*\ngood\n6\n· ok, 1 ms\n$",
         said,
     )
-    said = drawn(*first, *drawn_more[:2], Executed(bad, 1), Chosen(0, 3), Committed(turn(bad)))
+    said = drawn(*first, *drawn_more[:2], Chosen(BAD, (BAD, BAD, BAD)), Committed(BAD))
     assert "none of them did better" in said
+
+
+def test_an_edit_says_what_became_different() -> None:
+    before, after = turn(Execution("ok", stdout="6\n")), turn(Execution("ok", stdout="8\n"))
+    assert drawn(Replayed(2, before, before)) == "· [2] words: the same\n"
+    assert drawn(Replayed(2, before, after)) == "· [2] words: 6 -> 8\n"
+    failed = turn(Execution("error", failure=Failure("KeyError", "a", 1, "")), accepted=False)
+    assert drawn(Replayed(2, before, failed)) == "· [2] words: 6 -> KeyError: a\n"
 
 
 def test_an_eviction_is_announced() -> None:

@@ -84,7 +84,7 @@ def _misused(message: str) -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    from codegen_chat.terminal.screen import visible
+    from codegen_chat.terminal.printing import visible
 
     with suppress(OSError):
         sys.stderr.write(f"codegen-chat: {visible(message)}\n")

@@ -6,15 +6,14 @@ import json
 import os
 import sys
 from dataclasses import fields
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from codegen_chat import settings as preferences
-from codegen_chat.cli.options import SANDBOX_UNAVAILABLE, Device, Dtype, Json, Model, flags, settled
-from codegen_chat.errors import ModelUnavailable, SessionError, SettingsError
+from codegen_chat.cli.options import Device, Dtype, Json, Model, flags, settled
+from codegen_chat.errors import SettingsError
 
 
 def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype: Dtype = None) -> int:
@@ -24,35 +23,15 @@ def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype
     """
     settings = settled(ctx)
 
-    from codegen_chat.sandbox.kernel import probe
+    from codegen_chat.api import examine
     from codegen_chat.terminal.screen import Screen
 
     screen = Screen(sys.stdout, plain=True)
-    code = 0
-
-    def report(*, holds: bool, what: str) -> None:
-        screen.say(f"{'ok' if holds else 'NO':<3} {what}", "" if holds else "red")
-
-    report(holds=True, what=f"codegen-chat {metadata.version('codegen-chat')}, python {sys.version.split()[0]}, {sys.platform}")
-    for layer in probe():
-        report(holds=layer.holds, what=f"sandbox, {layer.name}: {layer.detail}")
-        code = 0 if layer.holds else SANDBOX_UNAVAILABLE  # the last one is all of them together
-    try:
-        from codegen_chat.api import load
-        from codegen_chat.lm import native
-
-        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
-        report(holds=True, what=f"model {loaded.name}, revision {loaded.revision}, {loaded.dtype} on {loaded.device}")
-        report(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}")
-    except ModelUnavailable as error:
-        report(holds=False, what=f"model: {error}")
-        code = code or error.exit_code
-    folder = preferences.sessions_folder(os.environ)
-    above = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = above.is_dir() and os.access(above, os.W_OK)
-    report(holds=writable, what=f"sessions are kept in {folder}" + ("" if writable else ": not writable"))
-    report(holds=True, what=f"settings: {preferences.config_file(os.environ)}, {preferences.PROJECT_FILE} here, CODEGEN_CHAT_*")
-    return code or (0 if writable else SessionError.exit_code)
+    codes = []
+    for finding in examine(settings):
+        screen.findings([finding])
+        codes.append(finding.code)
+    return next(filter(None, codes), 0)
 
 
 def config(

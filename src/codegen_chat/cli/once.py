@@ -61,7 +61,7 @@ def complete(
 
     from codegen_chat.api import load
     from codegen_chat.session.records import completion_to_json
-    from codegen_chat.terminal.screen import visible
+    from codegen_chat.terminal.printing import visible
     from codegen_chat.turn import Completion
 
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)

@@ -34,7 +34,7 @@ TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens
 TopK = Annotated[int | None, typer.Option(help="Draw from this many tokens; 0 is all.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="The most tokens of one answer.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed, the same answers.")]
-Exec = Annotated[str | None, typer.Option(help="auto runs the code in the sandbox, off only shows it.")]
+Exec = Annotated[str | None, typer.Option(help="auto runs the code in the sandbox, ask once you say so, off only shows it.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that one turn's code may run.")]
 Memory = Annotated[str | None, typer.Option(help="Memory that one turn's code may use, such as 512M or 2G.")]
 AllowRead = Annotated[

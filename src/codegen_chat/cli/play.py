@@ -100,6 +100,8 @@ def run(
     variables = dict(pair(item) for item in var or ())
     read = [(name, spec.read(source(name), called(name), variables, resample=replay == "resample")) for name in specs]
     ready = [(name, parsed, settled(ctx, parsed.settings, name)) for name, parsed in read]
+    if any(settings.exec == "ask" for _, _, settings in ready):
+        raise UsageError("nobody is asked here before code runs: give --exec auto or --exec off")
 
     from codegen_chat.api import Session
     from codegen_chat.terminal.play import JsonPlayer, Player, ScreenPlayer, play

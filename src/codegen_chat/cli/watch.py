@@ -15,6 +15,7 @@ from codegen_chat.cli.options import (
     AllowWrite,
     Device,
     Dtype,
+    Exec,
     Fallback,
     Guard,
     MaxNewTokens,
@@ -48,6 +49,7 @@ def watch(
     top_k: TopK = None,
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
+    exec: Exec = None,
     timeout: Timeout = None,
     memory: Memory = None,
     allow_read: AllowRead = None,
@@ -61,6 +63,8 @@ def watch(
     in the sandbox on top of what stands above. Asked again, it answers otherwise. Ctrl-C ends.
     """
     settings = replace(settled(ctx), save=False)  # the file is the record
+    if settings.exec == "ask":
+        raise UsageError("nobody is asked here before code runs: give --exec auto or --exec off")
     if not file.is_file():
         raise UsageError(f"there is no file {file}: make it, with a comment that ends in ?!")
 

@@ -213,6 +213,12 @@ class Kernel:
             self._parked.discard(turn)
             self._sandbox.send({"do": "forget", "turn": turn})
 
+    def file(self, name: str) -> bytes | None:
+        """Return a file of the state that ran last, named as in its Execution; None where it is no ordinary file."""
+        self._sandbox.send({"do": "read", "name": name})
+        answer, data = self._sandbox.receive()
+        return data if answer["there"] else None
+
     def save_files(self, names: Sequence[str], folder: Path) -> list[str]:
         """Copy files that the last turn wrote, named as in its Execution, into a folder that is new or empty.
 
@@ -229,9 +235,8 @@ class Kernel:
                     f"{folder} is not empty: code chooses the names of its files, and would choose what to overwrite"
                 )
             for name in names:
-                self._sandbox.send({"do": "read", "name": name})
-                answer, data = self._sandbox.receive()
-                if answer["there"]:
+                data = self.file(name)
+                if data is not None:
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).write_bytes(data)
                 else:

@@ -4,10 +4,13 @@ Turns form a tree: each names its parent. The branch that counts runs from the h
 and append that they did. One function, `_apply`, reads an event, whether it comes from a file or happens now, so a resumed
 session is the session that was left. The kinds of events:
 
-    turn    id, parent: the turn's own; `turn` its record (records.py). An accepted one becomes the head
+    turn    id, parent: the turn's own; `turn` its record (records.py). An accepted one becomes the head.
+            `rivals`: records of the candidates drawn with it, each with its id; `place` where among them it stands
     undo    parent: the head that was left; `head` where it went
     redo    the same, forward again
-    begin   `turn` the id of a candidate that the model starts to write, its `text` (the words) and `seed`
+    go      `head` where it went: to a turn of another branch, or to a rival, which so becomes one
+    mark    `turn` is `hidden` or `pinned` (`mark`), or no longer (`on`)
+    begin   `turn` the id of a candidate that the model starts to write, its `text` (the words), `seed` and `given` first lines
     piece   `turn`, and a `text` that it wrote
     facts   `facts` that replace those of the header (a session that goes on with another model)
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,6 +46,7 @@ class History:
         header: what was recorded of model, revision, dtype, device and the like.
         changed: time of the last event, ISO 8601 (UTC).
         head: id of the last accepted turn of the branch, None at the root.
+        hidden, pinned: ids of turns that the prompt leaves out, and of those that the window never evicts.
         dropped: what recovery could not keep, a line each; empty for a sound file.
         trouble: why the file lags behind this history, None while it does not.
     """
@@ -61,11 +65,14 @@ class History:
         self.id = str(self.header.get("id") or (path.stem if path else new_id()))
         self.changed = str(self.header.get("time", ""))
         self.head: str | None = None
+        self.hidden: set[str] = set()
+        self.pinned: set[str] = set()
         self.dropped = dropped
         self.trouble: str | None = None
         self._log = log
         self._waiting: deque[Event] = deque()
         self._turns: dict[str, Turn] = {}
+        self._rivals: dict[str, tuple[Turn, ...]] = {}
         self._undone: list[str] = []
         self._rooted: set[str | None] = {None}  # turns whose every ancestor is known
         self._drafts: dict[str, _Draft] = {}
@@ -109,18 +116,27 @@ class History:
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The accepted branch, oldest first."""
-        branch = []
-        turn = self._turns.get(self.head or "")
-        while turn is not None:
-            if turn.accepted:
-                branch.append(turn)
-            turn = self._turns.get(turn.parent or "")
-        return tuple(reversed(branch))
+        return self._branch(self.head)
 
     @property
     def all_turns(self) -> tuple[Turn, ...]:
         """Every turn of the log in the order of time: failed and undone ones too."""
         return tuple(self._turns.values())
+
+    @property
+    def branches(self) -> tuple[tuple[Turn, ...], ...]:
+        """Every branch of accepted turns, from the root to its end; in the order in which they were begun."""
+        inner = {turn.parent for turn in self._turns.values() if turn.accepted}
+        ends = (turn.id for turn in self._turns.values() if turn.accepted and turn.id in self._rooted - inner)
+        return tuple(map(self._branch, ends))
+
+    def turn(self, identity: str) -> Turn:
+        """Return a turn by its id. Raises KeyError."""
+        return self._turns[identity]
+
+    def rivals(self, turn: str) -> tuple[Turn, ...]:
+        """Return the candidates that were drawn with a turn, itself among them, in their order; or it alone."""
+        return self._rivals.get(turn, (self._turns[turn],))
 
     @property
     def transcript(self) -> tuple[Turn, ...]:
@@ -141,19 +157,37 @@ class History:
                 id=identity,
                 parent=draft.parent,
                 text=draft.text,
-                code=draft.code,
+                code=draft.given + draft.code,
                 completion=Completion(draft.code, "interrupted", seed=draft.seed),
                 accepted=False,
+                given=draft.given,
             )
             for identity, draft in self._drafts.items()
             if draft.code
         )
 
-    def append(self, turn: Turn) -> None:
-        """Record a turn. An accepted one becomes the head, and what was undone before it cannot be redone."""
+    def append(self, turn: Turn, candidates: Sequence[Turn] = ()) -> None:
+        """Record a turn. An accepted one becomes the head, and what was undone before it cannot be redone.
+
+        `candidates` are those that were drawn with it, itself among them; the others may still be gone to (`go`).
+        """
         if turn.id in self._turns or turn.parent not in self._rooted:
             raise AssertionError(f"turn {turn.id} is already there, or its parent {turn.parent} is not")
-        self._record({"type": "turn", "id": turn.id, "parent": turn.parent, "turn": turn_to_json(turn)})
+        event: Event = {"type": "turn", "id": turn.id, "parent": turn.parent, "turn": turn_to_json(turn)}
+        if len(candidates) > 1:
+            event["place"] = [candidate.id for candidate in candidates].index(turn.id)
+            event["rivals"] = [{"id": rival.id, **turn_to_json(rival)} for rival in candidates if rival.id != turn.id]
+        self._record(event)
+
+    def go(self, head: str | None) -> None:
+        """Make a turn of the tree the head, or a rival of one that ran. What was undone before cannot be redone."""
+        self._record({"type": "go", "head": head})
+
+    def mark(self, turn: str, mark: str) -> bool:
+        """Hide or pin a turn ("hidden", "pinned"), or no longer where it is already. Returns whether it is now."""
+        on = turn not in self._marks(mark)
+        self._record({"type": "mark", "turn": turn, "mark": mark, "on": on})
+        return on
 
     def undo(self) -> Turn | None:
         """Leave the last accepted turn, which is returned; None at the root."""
@@ -170,9 +204,9 @@ class History:
         self._record({"type": "redo", "head": turn.id})
         return turn
 
-    def begin(self, turn: str, text: str, *, seed: int = 0) -> None:
+    def begin(self, turn: str, text: str, *, seed: int = 0, given: str = "") -> None:
         """Record that the model starts to write a candidate, which would become the turn of that id."""
-        self._record({"type": "begin", "turn": turn, "text": text, "seed": seed})
+        self._record({"type": "begin", "turn": turn, "text": text, "seed": seed, "given": given})
 
     def stream(self, turn: str, text: str) -> None:
         """Record a piece of a begun candidate. It reaches the file when its line is whole."""
@@ -234,13 +268,19 @@ class History:
         try:
             match event.get("type"):
                 case "turn":
-                    return self._add(turn_from_json(identity, event["parent"], event["turn"]))
-                case "undo":
-                    return self._move(event["head"], undone=event["parent"])
-                case "redo":
-                    return self._move(event["head"])
+                    turn = turn_from_json(identity, event["parent"], event["turn"])
+                    rivals = [turn_from_json(rival["id"], turn.parent, rival) for rival in event.get("rivals", ())]
+                    return self._add(turn, rivals, event.get("place", 0))
+                case "go":
+                    return self._go(event["head"])
+                case "mark" if event["turn"] in self._turns:
+                    marked = self._marks(event["mark"])
+                    (marked.add if event["on"] else marked.discard)(event["turn"])
+                case "undo" | "redo" as kind:
+                    return self._move(event["head"], undone=event["parent"] if kind == "undo" else None)
                 case "begin":
-                    self._drafts[event["turn"]] = _Draft(event["parent"], event["text"], event["seed"])
+                    given = event.get("given", "")
+                    self._drafts[event["turn"]] = _Draft(event["parent"], event["text"], event["seed"], given)
                 case "piece" if event["turn"] in self._drafts:
                     self._drafts[event["turn"]].code += event["text"]
                 case "facts":
@@ -249,7 +289,23 @@ class History:
             return f"event {identity} cannot be read"
         return None
 
-    def _add(self, turn: Turn) -> str | None:
+    def _branch(self, end: str | None) -> tuple[Turn, ...]:
+        """Return the accepted turns from the root to an end."""
+        branch = []
+        turn = self._turns.get(end or "")
+        while turn is not None:
+            if turn.accepted:
+                branch.append(turn)
+            turn = self._turns.get(turn.parent or "")
+        return tuple(reversed(branch))
+
+    def _marks(self, mark: str) -> set[str]:
+        return {"hidden": self.hidden, "pinned": self.pinned}[mark]
+
+    def _add(self, turn: Turn, rivals: list[Turn], place: int) -> str | None:
+        if rivals:
+            group = (*rivals[:place], turn, *rivals[place:])
+            self._rivals |= {candidate.id: group for candidate in group}
         self._turns[turn.id] = turn
         self._drafts.clear()
         if turn.parent not in self._rooted:
@@ -259,6 +315,17 @@ class History:
             self.head = turn.id
             self._undone.clear()
         return None
+
+    def _go(self, head: str | None) -> str | None:
+        """Move the head anywhere; a rival joins the tree by it."""
+        rival = next((turn for turn in self._rivals.get(head or "", ()) if turn.id == head), None)
+        if rival and rival.parent in self._rooted:
+            self._turns[rival.id] = replace(rival, accepted=True)
+            self._rooted.add(rival.id)
+        lost = self._move(head)
+        if lost is None:
+            self._undone.clear()
+        return lost
 
     def _move(self, head: str | None, *, undone: str | None = None) -> str | None:
         """Move the head: back from `undone`, or forward to `head`."""
@@ -280,6 +347,7 @@ class _Draft:
     parent: str | None
     text: str
     seed: int
+    given: str = ""
     code: str = ""
     tail: str = ""
 

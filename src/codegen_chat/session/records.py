@@ -61,6 +61,8 @@ def turn_to_json(turn: Turn) -> dict[str, Any]:
         "accepted": turn.accepted,
         "completion": turn.completion and completion_to_json(turn.completion),
         "execution": turn.execution and execution_to_json(turn.execution),
+        "given": turn.given,
+        "remarks": list(turn.remarks),
     }
 
 
@@ -75,6 +77,8 @@ def turn_from_json(identity: str, parent: str | None, data: Mapping[str, Any]) -
         completion=completion and completion_from_json(completion),
         execution=execution and execution_from_json(execution),
         accepted=data["accepted"],
+        given=data.get("given", ""),
+        remarks=tuple(data.get("remarks", ())),
     )
 
 

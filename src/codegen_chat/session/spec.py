@@ -11,12 +11,17 @@
     >>> nums = [1, 2, 3]
     >>> for n in nums:
     ...     print(n)
+    Write a function for the mean of numbers.
+        >>? def mean(numbers):
+        ...     "Return their arithmetic mean."
 
 * A line that starts at the margin is a turn, or a directive if it starts with `@`, or a comment if it starts with `#`.
 * An indented line continues the turn or directive above it. In words its indentation is dropped, and a comment may be indented;
   in code it is kept.
 * `>>> ` starts a turn that is the person's own code: it runs as it is, the model is not asked. `... ` or an indented line goes on
   with it (a bare `...` is an empty line); each `>>> ` is a turn of its own. It must be whole Python.
+* `>>? ` starts first lines of code, which the model goes on with where they end; further lines as above.
+* Indented below words, `>>> ` is the code of that turn, `>>? ` its first lines.
 * `@@`, `@#`, `@>` and `@.` start words that begin with `@`, `#`, `>` or `.`: the first `@` is dropped.
 * `@set` stands above the first turn and holds for all of them. `@expect` judges the turn above it.
 * `{NAME}` is replaced wherever it stands in words, code or expectation, if NAME is declared by `@var` or on the command line;
@@ -45,6 +50,8 @@ VERSION = "1"
 _SETTINGS = ("seed", "samples", "temperature", "top_p", "top_k", "max_new_tokens", "timeout")
 _DIRECTIVES = ("spec", "set", "var", "expect")
 _LITERAL_STARTS = ("@@", "@#", "@>", "@.")
+_CODE_STARTS = (">>>", ">>?")
+_CODE = ("code", "given")
 _MOST_ERRORS = 10
 
 
@@ -58,12 +65,16 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One turn to run: words for the model, or, where `code` is not None, code to run as it is (`text` are then its words)."""
+    """One turn to run: words for the model, or, where `code` is not None, code to run as it is (`text` are then its words).
+
+    `given` are first lines of code, which the model goes on with.
+    """
 
     text: str
     where: str
     code: str | None = None
     expectations: tuple[Expectation, ...] = ()
+    given: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,9 @@ def read(data: bytes, name: str, variables: Mapping[str, str], *, resample: bool
 def replay(turns: Sequence[Turn], name: str, *, resample: bool = False) -> tuple[Step, ...]:
     """Return the steps that run recorded turns again: with their code, or (`resample`) with only the person's own."""
     return tuple(
-        Step(turn.text, f"{name}: turn {number}", None if resample and turn.completion else turn.code)
+        Step(turn.text, f"{name}: turn {number}", None, given=turn.given)
+        if resample and turn.completion
+        else Step(turn.text, f"{name}: turn {number}", turn.code)
         for number, turn in enumerate(turns, 1)
     )
 
@@ -112,10 +125,15 @@ def parse(text: str, name: str, variables: Mapping[str, str]) -> Spec:
 
 @dataclass(slots=True)
 class _Item:
-    """A turn or directive: its kind and its lines, each with its number and the column (from 0) where its text starts."""
+    """A turn or directive: its kind and its lines, each with its number and the column (from 0) where its text starts.
+
+    `words` are those that code stands below, `margin` is how far it is indented there.
+    """
 
     kind: str
     lines: list[tuple[int, int, str]] = field(default_factory=list)
+    words: _Item | None = None
+    margin: int = 0
 
     @property
     def start(self) -> tuple[int, int]:
@@ -169,12 +187,10 @@ class _Parser:
             self.blank(number)
         elif margin:
             self.indented(number, margin, line)
-        elif line.startswith(">>>"):
-            self.items.append(_Item("code", [(number, 4, line[3:].removeprefix(" "))]))
-            if line[3:4].strip():
-                self.error((number, 3), "code stands after `>>> ` with a space (write @>>> for words that start with >>>)")
+        elif line.startswith(_CODE_STARTS):
+            self.items.append(self.code(number, 0, line))
         elif line.startswith("... ") or line == "...":
-            self.more_code(number, line)
+            self.more_code(number, 0, line)
         elif line.startswith(_LITERAL_STARTS):
             self.items.append(_Item("words", [(number, 1, line[1:])]))
         elif line.startswith("@"):
@@ -184,15 +200,22 @@ class _Parser:
 
     def blank(self, number: int) -> None:
         """Take an empty line: only in code does it mean anything, for it may stand inside a string."""
-        if self.items and self.items[-1].kind == "code":
+        if self.items and self.items[-1].kind in _CODE:
             self.items[-1].lines.append((number, 0, ""))
 
-    def more_code(self, number: int, line: str) -> None:
+    def code(self, number: int, margin: int, text: str) -> _Item:
+        """Make an item of a line that starts code or first lines of it."""
+        if text[3:4].strip():
+            self.error((number, margin + 3), f"code stands after `{text[:3]} ` with a space (write @{text[:3]} for words)")
+        kind = "given" if text.startswith(">>?") else "code"
+        return _Item(kind, [(number, margin + 4, text[3:].removeprefix(" "))], margin=margin)
+
+    def more_code(self, number: int, margin: int, text: str) -> None:
         """Take a `...` line."""
-        if self.items and self.items[-1].kind == "code":
-            self.items[-1].lines.append((number, 4, line[4:]))
+        if self.items and self.items[-1].kind in _CODE:
+            self.items[-1].lines.append((number, margin + 4, text[4:]))
         else:
-            self.error((number, 0), "`...` goes on with code: start it with `>>> `, or write `@...` for words")
+            self.error((number, margin), "`...` goes on with code: start it with `>>> `, or write `@...` for words")
 
     def indented(self, number: int, margin: int, line: str) -> None:
         """Take a line that continues the item above."""
@@ -201,14 +224,20 @@ class _Parser:
         if last is None:
             if not text.startswith("#"):
                 self.error((number, 0), "an indented line continues the one above, and there is none: start it at the margin")
-        elif last.kind == "code":
-            last.lines.append((number, 0, line))
+        elif last.words and (text.startswith("... ") or text == "..."):
+            self.more_code(number, margin, text)
+        elif last.kind in _CODE:
+            kept = line[min(margin, last.margin) :]
+            last.lines.append((number, len(line) - len(kept), kept))
         elif text.startswith(_LITERAL_STARTS):
             last.lines.append((number, margin + 1, text[1:]))
         elif text.startswith("@"):
             self.error((number, margin), "a directive starts at the margin (write @@ for words that start with @)")
-        elif text.startswith(">>>"):
-            self.error((number, margin), "code starts at the margin (write @>>> for words that start with >>>)")
+        elif text.startswith(_CODE_STARTS) and last.kind == "words":
+            self.items[-1] = self.code(number, margin, text)
+            self.items[-1].words = last
+        elif text.startswith(_CODE_STARTS):
+            self.error((number, margin), f"code starts at the margin, or below words (write @{text[:3]} for words)")
         elif not text.startswith("#"):
             last.lines.append((number, margin, text))
 
@@ -234,7 +263,7 @@ class _Parser:
                     self.version(item)
                 case "set":
                     self.settings(item, settings, first=not steps)
-                case "words" | "code":
+                case "words" | "code" | "given":
                     steps.append(self.step(item, variables))
                 case "expect" if steps:
                     expectation = self.expectation(item, variables)
@@ -311,8 +340,12 @@ class _Parser:
             self.error(item.start, "an empty turn")
         if item.kind == "words":
             return Step(text.strip(), self.where(item.start))
+        words = _expand(item.words.joined("\n"), variables).strip() if item.words else ""
+        where = self.where(item.words.start if item.words else (item.start[0], 0))
+        if item.kind == "given":
+            return Step(words, where, given=text)
         self.python(item, text, "exec", "this is no Python: ")
-        return Step("", self.where((item.start[0], 0)), text)
+        return Step(words, where, text)
 
     def expectation(self, item: _Item, variables: Mapping[str, str]) -> Expectation:
         expression = _expand(item.joined(" "), variables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from codegen_chat.turn import Typed
@@ -22,12 +22,12 @@ def table(typed: Typed | None) -> Table | None:
     """Return the table that a value is; None for any other value."""
     match typed:
         case Typed("pandas.DataFrame", {"columns": list(columns), "rows": list(rows)}):
-            return _table([cell(column) for column in columns], rows)
+            return _table(map(cell, columns), rows)
         case Typed("list", list(items)) if items:
             records = [_record(item) for item in items]
             if all(records):
                 names = list(dict.fromkeys(name for record in records for name in record))
-                return _table(names, [[record.get(name, "") for name in names] for record in records])
+                return _table(map(cell, names), [[record.get(name, "") for name in names] for record in records])
     return None
 
 
@@ -60,10 +60,11 @@ def _record(item: object) -> dict[str, object]:
     return {}
 
 
-def _table(names: list[str], rows: list[list[object]]) -> Table:
+def _table(columns: Iterable[str], rows: list[list[object]]) -> Table:
+    names = tuple(columns)
     whole = [row for row in rows if len(row) == len(names)]  # code that lies about its own value draws no crooked table
     return Table(
-        tuple(names),
+        names,
         tuple(tuple(map(cell, row)) for row in whole),
         tuple(bool(whole) and all(_is_number(row[index]) for row in whole) for index in range(len(names))),
     )

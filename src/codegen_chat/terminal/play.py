@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
-from codegen_chat.conversation import Committed, Conversation, Event, Executed
+from codegen_chat.conversation import Chosen, Committed, Conversation, Event, Executed
 from codegen_chat.session.records import completion_to_json, execution_to_json, turn_to_json
 from codegen_chat.session.spec import Expectation, Step
 from codegen_chat.terminal.screen import Screen
@@ -57,7 +57,10 @@ def play(conversation: Conversation, steps: Sequence[Step], player: Player) -> T
     tally = Tally()
     for number, step in enumerate(steps, 1):
         player.step(number, step)
-        events = conversation.run(step.text) if step.code is None else conversation.run_code(step.code, text=step.text)
+        if step.code is None:
+            events = conversation.run(step.text, given=step.given)
+        else:
+            events = conversation.run_code(step.code, text=step.text)
         turn = None
         try:
             for event in events:
@@ -99,7 +102,7 @@ class ScreenPlayer:
     def step(self, number: int, step: Step) -> None:
         """Print the words."""
         self._screen.start()
-        self._screen.words(number, step.text or "your own code")
+        self._screen.words(number, step.text or ("your first lines" if step.given else "your own code"))
         if step.code is not None:
             self._screen.code(step.code)
 
@@ -138,7 +141,7 @@ class JsonPlayer:
 
     def step(self, number: int, step: Step) -> None:
         """Print the words, and the code where it is given."""
-        self._line("step", {"number": number, "text": step.text, "code": step.code, "where": step.where})
+        self._line("step", {"number": number, "text": step.text, "code": step.code, "given": step.given, "where": step.where})
 
     def event(self, event: Event) -> None:
         """Print it."""
@@ -147,6 +150,8 @@ class JsonPlayer:
                 data = {"candidate": candidate, **completion_to_json(completion)}
             case Executed(execution, candidate):
                 data = {"candidate": candidate, **execution_to_json(execution)}
+            case Chosen(turn, candidates):
+                data = {"candidate": [each.id for each in candidates].index(turn.id), "of": len(candidates), "id": turn.id}
             case Committed(turn):
                 data = {"id": turn.id, "parent": turn.parent, **turn_to_json(turn)}
             case _:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-import termios
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
-from prompt_toolkit.document import Document
-from prompt_toolkit.filters import is_searching
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import ColorDepth
-from prompt_toolkit.output.plain_text import PlainTextOutput
-from prompt_toolkit.utils import is_dumb_terminal
-
-from codegen_chat.conversation import Conversation, Events
+from codegen_chat.conversation import Committed, Conversation, Event, Events, Proposed
 from codegen_chat.errors import CodegenChatError, UsageError
-from codegen_chat.terminal import commands
-from codegen_chat.terminal.screen import Screen, visible
+from codegen_chat.settings import Settings
+from codegen_chat.terminal import commands, picture, views
+from codegen_chat.terminal.line import Alive, Line, quiet_keyboard
+from codegen_chat.terminal.screen import Finding, Screen
+from codegen_chat.turn import Completed, Completion, Turn
 
 MOST_CANDIDATES = 64
 
@@ -36,6 +29,11 @@ class Chat(Protocol):
         ...
 
     @property
+    def settings(self) -> Settings:
+        """What is set."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
         ...
@@ -43,6 +41,14 @@ class Chat(Protocol):
     @property
     def title(self) -> str:
         """Model, dtype and device in a few words."""
+        ...
+
+    def change(self, values: Mapping[str, object]) -> None:
+        """Change settings for the turns to come, another model too."""
+        ...
+
+    def doctor(self) -> Iterable[Finding]:
+        """Say what holds on this machine."""
         ...
 
     def export(self, path: Path) -> str | None:
@@ -57,37 +63,33 @@ class Repl:
         self._chat = chat
         self._conversation = chat.conversation
         self._screen = Screen(stream, plain=plain, hints=True)
-        self._tokens = 0
+        self._window: tuple[int, int] | None = None
+        self._speed = 0.0
         self._trouble: str | None = None
         self._names: Iterable[str] = ()
-        self._prompt: PromptSession[str] = PromptSession(
-            "> ",
-            multiline=True,
-            prompt_continuation="  ",
-            history=_history(history),
-            completer=_Names(lambda: self._names),
-            complete_while_typing=False,
-            enable_open_in_editor=True,
-            tempfile_suffix=".txt",
-            key_bindings=_keys(),
-            bottom_toolbar=None if plain else self._bar,
-            color_depth=ColorDepth.DEPTH_1_BIT if plain else None,
-            output=PlainTextOutput(stream) if is_dumb_terminal() else None,
+        alive = Alive(
+            lambda: self._names,
+            self._conversation.attributes,
+            lambda: [name for turn in self._conversation.turns if turn.execution for name in turn.execution.files],
+        )
+        self._line = Line(
+            stream, chat.settings, plain=plain, typed=history, session=self._conversation.history.id, alive=alive, bar=self._bar
         )
 
     def run(self, banner: Iterable[str]) -> None:
         """Print the banner, then read and act until Ctrl-D or /exit."""
-        with _quiet_keyboard():
+        with quiet_keyboard():
             for line in banner:
                 self._screen.note(line)
             self._look()
             while self._step():
-                self._look()
+                with suppress(KeyboardInterrupt):  # nothing is going on that it could end
+                    self._look()
 
     def _step(self) -> bool:
         """Read a line and act on it; return whether to go on."""
         try:
-            said = commands.read(self._prompt.prompt(refresh_interval=0 if self._chat.ready else 0.3))
+            said = commands.read(self._line.read(lambda: self._chat.ready))
             if said == commands.Asked("/exit"):
                 return False
             self._act(said)
@@ -97,65 +99,232 @@ class Repl:
             self._screen.abandon()
             self._screen.error(str(error))
         except KeyboardInterrupt:
+            self._line.forget()
             self._screen.abandon()
         return True
 
     def _act(self, said: commands.Said | commands.Code | commands.Asked) -> None:
         match said:
-            case commands.Said(text) if text.strip():
-                if not self._chat.ready:
-                    self._screen.note("the model is loading ...")
-                self._play(self._conversation.run(text))
-            case commands.Code(code):
-                self._play(self._conversation.run_code(code))
+            case commands.Said(text, given) if text.strip() or given.strip():
+                self._play(self._conversation.run(text, given=given), wait=True)
+            case commands.Code(code, text):
+                self._play(self._conversation.run_code(code, text=text))
             case commands.Asked(name, argument):
                 self._command(name, argument)
 
-    def _play(self, turn: Events) -> None:
+    # ------------------------------------------------------------ a turn
+
+    def _play(self, turn: Events, *, wait: bool = False) -> None:
         """Draw a turn. A Ctrl-C that comes while something is drawn belongs to the turn, like one that comes inside it."""
-        self._screen.start()
+        if wait and not self._chat.ready:
+            self._screen.note("the model is loading ...")
+        self._screen.start(len(self._conversation.turns) + 1)
+        began = time.monotonic()
         with suppress(StopIteration):
             event = next(turn)
             while True:
                 try:
-                    self._screen.draw(event)
+                    answer = self._draw(event)
                 except KeyboardInterrupt as interrupt:
                     event = turn.throw(interrupt)
                 else:
-                    event = next(turn)
+                    event = turn.send(answer)
+        bell = self._chat.settings.bell
+        if bell and time.monotonic() - began > bell:
+            self._screen.bell()
 
-    def _command(self, name: str, argument: str) -> None:
+    def _draw(self, event: Event) -> str | None:
+        """Draw an event; return the answer to it where it is a question."""
+        match event:
+            case Proposed(code, candidate):
+                return self._ask(code, candidate)
+            case Completed(completion):
+                self._measure(completion)
+        self._screen.draw(event)
+        if isinstance(event, Committed):
+            self._pictures(event.turn)
+        return None
+
+    def _measure(self, completion: Completion) -> None:
+        usage = completion.usage
+        if usage.decode_seconds > 0:
+            self._speed = usage.completion_tokens / usage.decode_seconds
+
+    def _ask(self, code: str, candidate: int) -> str | None:
+        """Ask whether code is to run. Returns the code, "" for not at all, None for as it is."""
+        if len(self._conversation.history.unfinished) > 1:
+            self._screen.note(f"candidate {candidate + 1}:")
+            self._screen.code(code)
+        while True:
+            try:
+                answer = self._line.ask("run it? Enter or y runs, e edits, n leaves it:").strip().lower()
+                if answer in {"", "y", "yes", "r", "run"}:
+                    return None
+                if answer in {"e", "edit"}:
+                    return self._line.ask("...", default=code)
+            except EOFError:
+                return ""
+            if answer in {"n", "no", "s", "skip"}:
+                return ""
+
+    def _pictures(self, turn: Turn) -> None:
+        """Save the pictures that a turn made, say where, and draw them where that can be."""
+        names = [name for name in turn.execution.files if picture.is_picture(name)] if turn.execution and turn.accepted else []
+        path = self._conversation.history.path
+        for name in names:
+            data = self._conversation.file(turn, name)
+            if data is None:
+                continue
+            if not picture.draw(self._screen.console, data, self._chat.settings.plots):
+                self._screen.note(f"a picture: {name}")
+            if path is not None:
+                kept = path.with_suffix(".files") / turn.id / Path(name).name
+                try:
+                    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    kept.write_bytes(data)
+                except OSError as error:
+                    self._screen.error(f"{kept} cannot be written: {error.strerror}")
+                else:
+                    self._screen.note(f"{name} is kept as {kept}")
+
+    # ------------------------------------------------------------ commands
+
+    def _command(self, name: str, argument: str) -> None:  # noqa: C901, PLR0912  a line or two for each command
         conversation, screen = self._conversation, self._screen
         match name:
+            case "/retry":
+                samples, temperature = commands.retry(argument, MOST_CANDIDATES)
+                self._play(conversation.retry(samples=samples, temperature=temperature), wait=True)
+            case "/fix":
+                self._play(conversation.fix(), wait=True)
+            case "/pick" if argument:
+                self._play(conversation.pick(commands.number(argument, "/pick takes the number of a candidate")))
+            case "/pick":
+                screen.candidates(conversation.candidates, conversation.history.head)
+                screen.note("/pick K takes one" if conversation.candidates else "there are no candidates yet")
+            case "/edit":
+                self._edit(argument)
             case "/undo":
                 turn = conversation.undo()
-                screen.note(f"undone: {_title(turn.text or turn.code)}" if turn else "there is nothing to undo")
+                screen.note(f"undone: {views.title(turn)}" if turn else "there is nothing to undo")
             case "/redo":
                 turn = conversation.redo()
-                screen.note(f"done again: {_title(turn.text or turn.code)}" if turn else "there is nothing to redo")
-            case "/retry":
-                self._play(conversation.retry(samples=_count(argument)))
-            case "/show":
-                turns = conversation.history.transcript if argument == "all" else conversation.turns
-                for number, turn in enumerate(turns, 1):
-                    screen.turn(number, turn)
-                if not turns:
-                    screen.note("no turns yet")
+                screen.note(f"done again: {views.title(turn)}" if turn else "there is nothing to redo")
+            case "/fork" | "/branches":
+                self._branches(name, argument)
+            case "/hide" | "/pin":
+                self._mark(name, commands.number(argument, f"{name} takes the number of a turn"))
             case "/vars":
                 screen.names(conversation.names())
+            case "/show":
+                self._show(argument)
             case "/prompt":
-                text = conversation.prompt_text()
-                screen.say(text.rstrip("\n"))
-                if conversation.completer:
-                    screen.note(f"{conversation.completer.count(text)} of {conversation.completer.window} tokens")
+                screen.say(conversation.prompt_text().rstrip("\n"))
+                screen.window(conversation.window())
+            case "/probs":
+                self._probabilities()
+            case "/set":
+                self._set(commands.settings(argument))
+            case "/model":
+                if argument:
+                    self._chat.change({"model": argument})
+                screen.note(f"{self._chat.title}; `codegen-chat models ls` lists those that are here")
             case "/export":
                 self._export(argument)
+            case "/doctor":
+                screen.findings(self._chat.doctor())
             case "/demo":
                 for number, text in enumerate(commands.DEMO, 1):
                     screen.words(number, text)
-                    self._play(conversation.run(text))
+                    self._play(conversation.run(text), wait=True)
             case _:
-                self._help()
+                self._help(argument)
+
+    def _edit(self, argument: str) -> None:
+        """Let the person change a turn: its words, and the model answers anew; or its code, and that runs."""
+        conversation = self._conversation
+        turns, latest = conversation.turns, conversation.candidates
+        number = commands.number(argument, "/edit takes the number of a turn") if argument else len(turns)
+        failed = next((turn for turn in latest if not argument and not turn.accepted), None)
+        if failed is None and not 1 <= number <= len(turns):
+            raise UsageError(f"there is no turn {argument}: /show lists {len(turns)}" if argument else "there is no turn yet")
+        before = failed or turns[number - 1]
+        text = self._line.read(lambda: self._chat.ready, default=commands.written(before.text, before.code))
+        said = commands.read(text)
+        if said == commands.read(commands.written(before.text, before.code)):
+            self._screen.note("nothing was changed")
+            return
+        match said:
+            case commands.Code(code, words) if code.rstrip() == before.code.rstrip() and words:
+                wanted: tuple[str, str | None, str] = words, None, before.given  # the words changed: the model answers them
+            case commands.Code(code, words):
+                wanted = words, code, ""
+            case commands.Said(words, given):
+                wanted = words, None, given
+            case _:
+                raise UsageError("an edited turn is words, code, or words with code below them")
+        words, changed, given = wanted
+        if failed is None:
+            self._play(conversation.edit(number, words, code=changed, given=given), wait=changed is None)
+            if len(turns) > number and conversation.turns != turns:
+                self._screen.note("/branches shows how it was before, and goes back there")
+        elif changed is None:
+            self._play(conversation.run(words, given=given), wait=True)
+        else:
+            self._play(conversation.run_code(changed, text=words))
+
+    def _branches(self, name: str, argument: str) -> None:
+        conversation, screen = self._conversation, self._screen
+        turns = len(conversation.turns)
+        if name == "/fork":
+            number = commands.number(argument, "/fork takes the number of a turn, or 0", least=0) if argument else turns
+            conversation.fork(number)
+            screen.note(
+                f"the next turn goes on from {f'turn {number}' if number else 'the beginning'}; /branches shows the others"
+            )
+        elif argument:
+            conversation.switch(commands.number(argument, "/branches takes the number of a branch"))
+            screen.note(f"branch {argument}: {len(conversation.turns)} turns, with their variables")
+        elif conversation.history.branches:
+            screen.branches(conversation.history.branches, conversation.history.head)
+        else:
+            screen.note("no turns yet")
+
+    def _mark(self, name: str, number: int) -> None:
+        if name == "/hide":
+            now = "out of the prompt" if self._conversation.hide(number) else "in the prompt again"
+            self._screen.note(f"turn {number} is {now}; its variables live")
+        else:
+            now = "stays in the window" if self._conversation.pin(number) else "may fall out of the window"
+            self._screen.note(f"turn {number} {now}")
+
+    def _show(self, argument: str) -> None:
+        turns = self._conversation.history.transcript if argument == "all" else self._conversation.turns
+        if argument not in {"", "all"}:
+            number = commands.number(argument, "/show takes the number of a turn, or all", len(turns))
+            self._screen.turn(number, turns[number - 1], whole=True)
+            return
+        for number, turn in enumerate(turns, 1):
+            self._screen.turn(number, turn)
+        if not turns:
+            self._screen.note("no turns yet")
+
+    def _probabilities(self) -> None:
+        conversation = self._conversation
+        told = [turn for turn in conversation.candidates if turn.completion and turn.completion.token_ids]
+        last = next((turn for turn in told if turn.id == conversation.history.head), told[0] if told else None)
+        if last is None or last.completion is None or conversation.completer is None:
+            raise UsageError("the last turn is not the model's: there are no probabilities to show")
+        self._screen.probabilities(conversation.completer.pieces(last.completion.token_ids), last.completion.logprobs)
+
+    def _set(self, values: dict[str, str]) -> None:
+        if values:
+            self._chat.change(values)
+        names = values or [field.name for field in fields(Settings)]
+        for name in names:
+            value = getattr(self._chat.settings, name)
+            said = "what the checkpoint says" if value is None else ", ".join(value) if isinstance(value, tuple) else value
+            self._screen.say(f"{name:<16} {said}")
 
     def _export(self, name: str) -> None:
         if not name:
@@ -165,113 +334,43 @@ class Repl:
             f"wrote {name}, " + (f"not verified: {doubt}" if doubt else "verified: run from nothing, it gives the same")
         )
 
-    def _help(self) -> None:
-        self._screen.say("Say in words what the next lines of the program should do. `>>> code` runs code of your own.")
-        for command in commands.COMMANDS:
-            self._screen.say(f"  {f'{command.name} {command.argument}':<18} {command.help}")
-        for key, does in commands.KEYS:
-            self._screen.say(f"  {key:<18} {does}")
-        self._screen.say("  //...              words that begin with a slash")
+    def _help(self, name: str) -> None:
+        if not name:
+            self._screen.say(commands.HELP)
+            return
+        command = next((each for each in commands.COMMANDS if each.name == f"/{name.removeprefix('/')}"), None)
+        if command is None:
+            raise UsageError(f"there is no command {name}: /help lists them")
+        self._screen.say(f"{command.name} {command.argument}".rstrip() + f": {command.help}")
+
+    # ------------------------------------------------------------ the bar
 
     def _look(self) -> None:
         """Take note of what the last turn changed: names for Tab, tokens for the bar, a log that cannot be written."""
         with suppress(CodegenChatError):
             self._names = tuple(self._conversation.names())
+            self._window = None
             if self._chat.ready and self._conversation.completer:
-                self._tokens = self._conversation.completer.count(self._conversation.prompt_text())
+                completer = self._conversation.completer
+                self._window = completer.count(self._conversation.prompt_text()), completer.window
         trouble = self._conversation.history.trouble
         if trouble and trouble != self._trouble:
             self._screen.error(trouble)
+        elif self._trouble and not trouble:
+            self._screen.note("the session is saved again, with all that had waited")
         self._trouble = trouble
 
     def _bar(self) -> str:
+        """Return the bottom line: what matters most first, and no more than fits."""
         turns = len(self._conversation.turns)
-        parts = [self._chat.title, f"{turns} turn{'' if turns == 1 else 's'}", f"session {self._conversation.history.id}"]
-        if self._chat.ready and self._conversation.completer:
-            with suppress(CodegenChatError):
-                parts.insert(1, f"{self._tokens} of {self._conversation.completer.window} tokens")
-        return " " + " | ".join(parts)
-
-
-class _Names(Completer):
-    """Completes commands, the file of /export, and the names alive in the sandbox."""
-
-    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
-        self._alive = names
-        self._paths = PathCompleter(expanduser=True)
-
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Yield what Tab offers."""
-        before = document.text_before_cursor
-        if before.startswith("/export "):
-            path = before.removeprefix("/export ")
-            yield from self._paths.get_completions(Document(path, len(path)), complete_event)
-        elif before.startswith("/"):
-            for command in commands.COMMANDS:
-                if command.name.startswith(before):
-                    yield Completion(command.name, -len(before), display_meta=command.help)
-        else:
-            word = document.get_word_before_cursor()
-            for name in sorted(self._alive()):
-                if word and name.startswith(word):
-                    yield Completion(name, -len(word))
-
-
-class _SafeHistory(FileHistory):
-    """What was typed, in a file; a full disk loses a line of it and nothing else."""
-
-    def store_string(self, string: str) -> None:
-        """Append a line."""
-        with suppress(OSError):
-            super().store_string(string)
-
-
-@contextmanager
-def _quiet_keyboard() -> Iterator[None]:
-    """Between prompts, keep what is typed ahead as it is for the next one, and echo neither it nor Ctrl-C's ^C into a turn."""
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    quiet = [before[0] & ~termios.ICRNL, *before[1:3], before[3] & ~(termios.ECHO | termios.ICANON), *before[4:]]
-    termios.tcsetattr(keyboard, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
-def _history(path: Path | None) -> History:
-    try:
-        if path is not None:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            return _SafeHistory(str(path))
-    except OSError:
-        """Typing works without it."""
-    return InMemoryHistory()
-
-
-def _keys() -> KeyBindings:
-    """Enter sends, Alt-Enter and Ctrl-J make a new line. A paste comes in as one piece and sends nothing."""
-    keys = KeyBindings()
-
-    @keys.add("enter", filter=~is_searching)
-    def _send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("c-j")
-    @keys.add("escape", "enter")
-    def _newline(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
-
-
-def _count(argument: str) -> int | None:
-    if argument and not (argument.isdecimal() and 0 < int(argument) <= MOST_CANDIDATES):
-        raise UsageError(f"/retry takes how many answers to draw, from 1 to {MOST_CANDIDATES}")
-    return int(argument) if argument else None
-
-
-def _title(text: str) -> str:
-    line = visible(text.strip().partition("\n")[0])
-    return line if len(line) <= 60 else f"{line[:59]}…"
+        if self._window is None and self._chat.ready:
+            self._look()  # it has just loaded
+        parts = [self._chat.title]
+        parts += [f"{self._window[0]} of {self._window[1]} tokens"] if self._window else []
+        parts += [f"{turns} turn{'' if turns == 1 else 's'}"]
+        parts += [f"{self._speed:.0f} tokens/s"] if self._speed else []
+        parts += [f"session {self._conversation.history.id}"]
+        width = self._screen.console.width - 2
+        while len(parts) > 1 and len(" | ".join(parts)) > width:
+            parts.pop()
+        return " " + views.shorten(" | ".join(parts), width)

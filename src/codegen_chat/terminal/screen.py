@@ -13,29 +13,22 @@ The model's text and the running code's output are not trusted: no control chara
 
 from __future__ import annotations
 
-import re
-from collections import deque
+import math
 from collections.abc import Iterable, Mapping
-from typing import TextIO
+from dataclasses import dataclass
+from typing import Protocol, TextIO
 
-from pygments.lexers.python import PythonLexer
-from pygments.token import Comment, String
 from rich.console import Console
-from rich.segment import Segment, Segments
-from rich.style import Style
-from rich.syntax import Syntax
 from rich.text import Text
 
-from codegen_chat.conversation import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice
+from codegen_chat.conversation import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.prompt import Window
+from codegen_chat.terminal import views
+from codegen_chat.terminal.printing import Code, Printed, put, visible
 from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Output, Turn
 
-HEAD_LINES, TAIL_LINES = 40, 10
-"""What is shown of a long output."""
-
-LONG_LINE = 2000
-"""Characters shown of one line of output, and of a value."""
-
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ASCII = str.maketrans({"·": "-", "…": "...", "├": "|", "└": "`", "│": "|", "─": "-"})
+"""What stands for our own signs where the terminal's encoding has none."""
 
 _ADVICE = {
     "timeout": "--timeout SECONDS allows more",
@@ -47,9 +40,18 @@ _ADVICE = {
 _STYLES = {"+": "green", "~": "yellow", "-": "red"}
 
 
-def visible(text: str) -> str:
-    """Return a text in which control, bidi and surrogate characters are spelt out; newline and tab stay."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+class Finding(Protocol):
+    """One thing about this machine."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as it should be."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """What it is, in words."""
+        ...
 
 
 class Screen:
@@ -62,19 +64,26 @@ class Screen:
         self.console = Console(
             file=stream, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False, soft_wrap=True
         )
+        self.plain = plain
         self._hints = hints
-        self._code = _Code(self.console)
-        self._output = _Output(self.console)
+        self._signs = {} if self.console.encoding.startswith("utf") else _ASCII
+        self._code = Code(self.console)
+        self._output = Printed(self.console)
         self._candidates = 1
-        self._executions: dict[int, Execution] = {}
-        self._completions: dict[int, Completion] = {}
+        self._shown: dict[int, _Shown] = {}
         self._quiet = False
 
     # ------------------------------------------------------------ lines
 
     def say(self, text: str, style: str = "") -> None:
         """Print lines of ours."""
-        _put(self.console, visible(text) + "\n", style)
+        put(self.console, visible(text).translate(self._signs) + "\n", style)
+
+    def lines(self, lines: Iterable[Text]) -> None:
+        """Print the lines of a view, each as it is."""
+        for line in lines:
+            line.plain = line.plain.translate(self._signs) if self._signs else line.plain
+            self.console.print(line)
 
     def note(self, text: str, style: str = "dim") -> None:
         """Print a line about what happens."""
@@ -101,52 +110,83 @@ class Screen:
         if not names:
             self.note("no variables yet")
 
-    def turn(self, number: int, turn: Turn) -> None:
-        """Print a turn that happened before."""
-        if turn.text:
-            self.words(number, turn.text)
+    def findings(self, findings: Iterable[Finding]) -> None:
+        """Print what holds on this machine, each as it is found."""
+        for finding in findings:
+            self.say(f"{'ok' if finding.holds else 'NO':<3} {finding.what}", "" if finding.holds else "red")
+
+    def turn(self, number: int, turn: Turn, *, whole: bool = False) -> None:
+        """Print a turn that happened before; `whole`: every line of its output, and where it failed in full."""
+        if turn.text or turn.given:
+            self.words(number, turn.text or "your first lines")
         self.code(turn.code)
         if turn.execution:
+            self._output.whole = whole
+            self._output.rest = "" if whole else f"; /show {number} shows them" if self._hints else ""
             self._result(turn.execution, turn.code, output=True)
+            self._output.whole = False
+        if whole and turn.execution and turn.execution.failure:
+            self.say(turn.execution.failure.traceback.rstrip(), "red")
         if not turn.accepted:
             self.note("not kept")
 
+    def candidates(self, candidates: Iterable[Turn], kept: str | None) -> None:
+        """Print candidates beside one another."""
+        theme = "ansi_dark" if self.console.color_system else "bw"
+        self.lines(views.side_by_side(list(candidates), kept, self.console.width, theme))
+
+    def window(self, window: Window) -> None:
+        """Draw how the model's window is filled."""
+        self.lines(views.window(window, self.console.width))
+
+    def branches(self, branches: Iterable[tuple[Turn, ...]], head: str | None) -> None:
+        """Draw the branches as a tree."""
+        self.lines(views.tree(list(branches), head, self.console.width))
+
+    def probabilities(self, pieces: Iterable[str], logprobs: Iterable[float]) -> None:
+        """Shade a completion's tokens by their probability."""
+        pairs = [(piece, math.exp(logprob)) for piece, logprob in zip(pieces, logprobs, strict=True)]
+        self.lines(views.probabilities(pairs, plain=self.console.color_system is None))
+
+    def bell(self) -> None:
+        """Ring."""
+        self.console.bell()
+
     # ------------------------------------------------------------ events
 
-    def start(self) -> None:
-        """Get ready for the events of one turn."""
+    def start(self, number: int = 0) -> None:
+        """Get ready for the events of one turn; `number` is what `/show` will know it by."""
         self._candidates = 1
         self._quiet = False
-        self._executions.clear()
-        self._completions.clear()
+        self._output.rest = f"; /show {number} shows them" if self._hints and number else ""
+        self._shown.clear()
 
     def draw(self, event: Event) -> None:
         """Draw one event of a turn."""
         match event:
-            case Delta() if self._quiet:
-                """Of what is drawn after a failure only the chosen one is shown."""
-            case Delta(text, candidate):
-                if candidate >= self._candidates:
-                    self._candidates = candidate + 1
-                    self.note(f"candidate {candidate + 1}")
+            case Delta() if self._candidates > 1:
+                """Several are shown beside one another, once they have run; after a failure only the kept one."""
+            case Delta(text):
                 self._code.feed(text)
             case Completed(completion, candidate):
-                self._completions[candidate] = completion
+                self._shown[candidate] = _Shown(completion)
                 self._code.end()
-                if not self._quiet:
+                if self._candidates == 1:
                     self.note(_stopped(completion))
             case Output(stream, text) if self._candidates == 1:
                 self._output.feed(text, "yellow" if stream == "stderr" else "")
             case Executed(execution, candidate):
                 self._output.end()
-                self._executions[candidate] = execution
-                if self._candidates > 1 and not self._quiet:
-                    self.note(f"candidate {candidate + 1}: {_brief(execution)}")
+                self._shown.setdefault(candidate, _Shown()).execution = execution
+            case Several(samples):
+                self._candidates = samples
+                self.note(f"{samples} answers are drawn and run")
             case Fallback(samples):
                 self._quiet, self._candidates = True, samples + 1
-                self.note(f"{_brief(self._executions[0])}: {samples} more answers are drawn and run", "yellow")
-            case Chosen(candidate, of):
-                self._chosen(candidate, of)
+                first = self._shown[0].execution
+                self.note(f"{first and _brief(first)}: {samples} more answers are drawn and run", "yellow")
+            case Chosen(turn, candidates):
+                self._chosen(turn, candidates)
             case Evicted(turns, tokens):
                 self.note(
                     f"the window is full: the model no longer sees the {len(turns)} oldest turns ({tokens} tokens are left);"
@@ -155,36 +195,59 @@ class Screen:
                 )
             case Notice(text):
                 self.note(text, "yellow")
+            case Replayed(number, before, after):
+                self._replayed(number, before, after)
             case Committed(turn):
                 self._committed(turn)
             case _:
-                """Output of one of several candidates is shown once one is chosen."""
+                """Output of one of several candidates is shown once one is chosen; a question is for who asks it."""
 
     def abandon(self) -> None:
         """Finish the line that a broken-off turn left."""
         self._code.end()
         self._output.end()
 
-    def _chosen(self, candidate: int, of: int) -> None:
-        """Say which candidate is kept, with its code where that was not shown, and what it wrote."""
-        if self._quiet and candidate == 0:
+    def _chosen(self, turn: Turn, candidates: tuple[Turn, ...]) -> None:
+        """Show the candidates, which one is kept, and what it wrote; after a failure only the one that is kept."""
+        number = [candidate.id for candidate in candidates].index(turn.id) + 1
+        ran = sum(candidate.accepted for candidate in candidates)
+        if self._quiet and number == 1:
             self.note("none of them did better", "yellow")
             return
-        ran = sum(execution.status == "ok" for execution in self._executions.values())
-        self.note(f"kept candidate {candidate + 1} of {of}, {ran} of which ran: what most of them gave", "")
+        pick = ("; /pick shows them" if self._quiet else "; /pick K takes another") if self._hints else ""
+        if not self._quiet:
+            self.candidates(candidates, turn.id)
+        self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran: what most of them gave{pick}", "")
         if self._quiet:
-            self.code(self._completions[candidate].text)
-        execution = self._executions[candidate]
-        for stream, text in (("stdout", execution.stdout), ("stderr", execution.stderr)):
-            self._output.feed(text, "yellow" if stream == "stderr" else "")
-        self._output.end()
+            self.code(turn.code)
+        if turn.execution:
+            for text, style in ((turn.execution.stdout, ""), (turn.execution.stderr, "yellow")):
+                self._output.feed(text, style)
+            self._output.end()
 
     def _committed(self, turn: Turn) -> None:
         if turn.execution is not None:
             self._result(turn.execution, turn.code)
-        if not turn.accepted:
-            again = "; /retry answers again, or say it in other words" if self._hints and turn.text else ""
-            self.note(f"{'not kept' if turn.execution else 'not run, not kept'}{again}")
+        if turn.accepted:
+            return
+        again = ""
+        if self._hints and turn.execution and turn.execution.status == "error":
+            again = (
+                "; /retry answers again, /fix tells the model the error, /edit lets you change it"
+                if turn.text
+                else ("; /edit lets you change it, /fix asks the model to")
+            )
+        elif self._hints and turn.text:
+            again = "; /retry answers again, or say it in other words" + ("" if turn.execution else "; /pick 1 runs it")
+        self.note(f"{'not kept' if turn.execution else 'not run, not kept'}{again}")
+
+    def _replayed(self, number: int, before: Turn, after: Turn) -> None:
+        """Say what became of a later turn after an edit."""
+        was, now = (views.said(turn.execution) if turn.execution else "" for turn in (before, after))
+        same = was == now and before.accepted == after.accepted
+        line = Text(f"· [{number}] {views.title(after, 40)}: ", style="dim")
+        line.append("the same" if same else f"{was or 'nothing'} -> {now or 'nothing'}", "dim" if same else "yellow")
+        self.lines([line])
 
     def _result(self, execution: Execution, code: str, *, output: bool = False) -> None:
         """Print what came of a turn's code; its output only where it was not shown while it ran."""
@@ -192,10 +255,14 @@ class Screen:
             self._output.feed(execution.stdout)
             self._output.feed(execution.stderr, "yellow")
             self._output.end()
-        if execution.value is not None:
+        table = views.table(execution.typed_value, self.console.width)
+        if table is not None:
+            for row in table:
+                self.say(row)
+        elif execution.value is not None:
             self._output.feed(f"= {execution.value}")
             self._output.end()
-        line = Text("· " + _time(execution), style="dim" if execution.status == "ok" else "red")
+        line = Text("· " + views.took(execution), style="dim" if execution.status == "ok" else "red")
         if execution.failure:
             line.append(visible(f": {execution.failure.type}: {execution.failure.message}".rstrip(": ")))
         elif execution.status in _ADVICE:
@@ -205,7 +272,7 @@ class Screen:
             line.append(visible(_changed(change)), _STYLES[change.kind])
         if len(execution.changes) > 8:
             line.append(f", and {len(execution.changes) - 8} more names", "dim")
-        self.console.print(line)
+        self.lines([line])
         lines = code.splitlines()
         if execution.failure and 0 < execution.failure.line <= len(lines):
             self.say(f"  line {execution.failure.line}: {lines[execution.failure.line - 1].strip()}", "red")
@@ -217,95 +284,12 @@ class Screen:
             self.note(execution.note)
 
 
-class _Code:
-    """Prints code as it grows. A lexeme is printed once it can no longer change, so nothing is drawn twice."""
+@dataclass(slots=True)
+class _Shown:
+    """What is known of a candidate so far."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._lexer = PythonLexer(stripnl=False, ensurenl=False)
-        self._theme = Syntax.get_theme("ansi_dark" if console.color_system else "bw")
-        self._text = ""
-        self._shown = 0
-
-    def feed(self, piece: str) -> None:
-        self._text += visible(piece)
-        if not self._text.strip():
-            self._text = ""  # no empty lines between the words and the code
-            return
-        self._show(final=False)
-
-    def end(self) -> None:
-        """Print what was held back and end the line; be ready for other code."""
-        if self._text:
-            self._text = self._text.rstrip() if not self._shown else self._text
-            self._show(final=True)
-            if not self._text.endswith("\n"):
-                _put(self._console, "\n")
-        self._text, self._shown = "", 0
-
-    def _show(self, *, final: bool) -> None:
-        text = self._text if final else self._text.rstrip(" \t")
-        for start, kind, lexeme in self._lexer.get_tokens_unprocessed(text):
-            end = start + len(lexeme)
-            if end <= self._shown:
-                continue
-            grows = end == len(text) and not final and lexeme[-1:] != "\n"
-            if grows and kind not in String and kind not in Comment:
-                break
-            style = self._theme.get_style_for_token(kind)
-            _put(self._console, text[max(start, self._shown) : end], style)
-            self._shown = end
-
-
-class _Output:
-    """Prints output as it comes: the first lines at once, of the rest the last ones at the end."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lines = 0
-        self._column = 0
-        self._tail: deque[tuple[str, str]] = deque(maxlen=TAIL_LINES)
-
-    def feed(self, text: str, style: str = "") -> None:
-        for line in visible(text).splitlines(keepends=True):
-            if self._lines >= HEAD_LINES:
-                if self._column and self._tail:
-                    before, style = self._tail.pop()
-                    line = before + line  # noqa: PLW2901
-                else:
-                    self._lines += 1
-                self._tail.append((line, style))
-            else:
-                self._print(line, style)
-                self._lines += line.endswith("\n")
-            self._column = 0 if line.endswith("\n") else self._column + len(line)
-
-    def end(self) -> None:
-        """Print the tail and end the line; be ready for other output."""
-        if self._column and self._lines < HEAD_LINES:
-            _put(self._console, "\n")
-        self._column = 0
-        left_out = self._lines - HEAD_LINES - len(self._tail)
-        if left_out > 0:
-            _put(self._console, f"· {left_out} lines left out\n", "dim")
-        for line, style in self._tail:
-            self._column = 0
-            self._print(line.removesuffix("\n") + "\n", style)
-        self._reset()
-
-    def _print(self, line: str, style: str) -> None:
-        room = max(LONG_LINE - self._column, 0)
-        body = line.removesuffix("\n")
-        shown = body[:room] + ("…" if len(body) > room > 0 else "")
-        _put(self._console, shown + line[len(body) :], style)
-
-
-def _put(console: Console, text: str, style: str | Style = "") -> None:
-    """Print text as it is: no wrapping, and tabs stay tabs."""
-    console.print(Segments([Segment(text, console.get_style(style))]), end="")
+    completion: Completion | None = None
+    execution: Execution | None = None
 
 
 def _stopped(completion: Completion) -> str:
@@ -314,13 +298,8 @@ def _stopped(completion: Completion) -> str:
     if usage.decode_seconds > 0 and usage.completion_tokens:
         parts.append(f"{usage.completion_tokens / usage.decode_seconds:.0f} tokens/s")
     if completion.redrawn:
-        parts.append(f"{completion.redrawn} lines drawn again")
+        parts.append(f"{completion.redrawn} line{'' if completion.redrawn == 1 else 's'} drawn again")
     return ", ".join(parts)
-
-
-def _time(execution: Execution) -> str:
-    took = f"{execution.duration * 1000:.0f} ms" if execution.duration < 1 else f"{execution.duration:.1f} s"
-    return f"{execution.status}, {took}"
 
 
 def _changed(change: Change) -> str:
@@ -328,10 +307,5 @@ def _changed(change: Change) -> str:
 
 
 def _brief(execution: Execution) -> str:
-    """Return one line about one of several candidates."""
-    if execution.failure:
-        return f"{execution.status}, {execution.failure.type}"
-    said: Iterable[str] = (execution.stdout.strip().splitlines()[-1:], [execution.value or ""])[not execution.stdout.strip()]
-    return ", ".join(
-        [_time(execution), *(line[:60] for line in said if line), *(_changed(change) for change in execution.changes[:3])]
-    )
+    """Return one line about an execution."""
+    return ", ".join(filter(None, (views.took(execution), views.shorten(views.said(execution), 60))))
