@@ -140,7 +140,10 @@ def main() -> None:
                 chat = Chat(Conversation(Model(given.window), kernel, history, _options(settings)), settings)
                 if goes_on:
                     chat.conversation.resume()
-                Repl(chat, sys.stdout, history=folder / "typed", plain=given.plain).run(["ready"])
+                repl = Repl(chat, sys.stdout, history=folder / "typed", plain=given.plain)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                repl.run(["ready"])
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # no session is on yet, or any more
                 if given.state:
                     told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
                     (given.state / history.id).write_text(json.dumps(told))

@@ -61,17 +61,17 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while len(re.findall(pattern, self.text, re.MULTILINE)) < times:
             left = deadline - time.monotonic()
-            if not self._take(max(left, 0)):
+            if not self.look(max(left, 0)):
                 pytest.fail(f"{pattern!r} never came:\n{self.text}")
         return self.text
 
     def watch(self, seconds: float) -> None:
         """Look at the screen for so long."""
         deadline = time.monotonic() + seconds
-        while self._take(max(deadline - time.monotonic(), 0)):
+        while self.look(max(deadline - time.monotonic(), 0)):
             """More may come."""
 
-    def _take(self, seconds: float) -> bool:
+    def look(self, seconds: float) -> bool:
         """Draw what comes within so many seconds; return whether anything did."""
         ready, _, _ = select.select([self._terminal], [], [], seconds)
         data = b""

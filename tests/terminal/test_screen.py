@@ -198,7 +198,7 @@ def test_several_candidates_stand_side_by_side_with_what_they_did() -> None:
         "bad                                      good",
         "-> NameError: no name                    -> 6",
         "",
-        "· kept candidate 2 of 3, 2 of which ran: what most of them gave; /pick K takes another",
+        "· kept candidate 2 of 3, 2 of which ran; /pick K takes another",
         "6",
         "· ok, 1 ms",
     ]

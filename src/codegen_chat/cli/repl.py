@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,10 +89,13 @@ def repl(
     folder = preferences.sessions_folder(os.environ)
     path = history.find(folder, resume) if resume else history.newest(folder) if go_on else None
 
+    # While the sandbox starts, which is another process's work.
+    Thread(target=import_module, args=["codegen_chat.terminal.repl"], daemon=True).start()
     from codegen_chat.api import Session
-    from codegen_chat.terminal.repl import Repl
 
     with Session.open(settings, resume=path, unsafe_exec=unsafe_exec) as session:
+        from codegen_chat.terminal.repl import Repl
+
         typed = preferences.history_file(os.environ) if settings.save else None
         Repl(session, sys.stdout, history=typed, plain=is_plain(settings)).run(_banner(session, resumed=path is not None))
         ready = session.ready

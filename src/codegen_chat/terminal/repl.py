@@ -81,10 +81,11 @@ class Repl:
         with quiet_keyboard():
             for line in banner:
                 self._screen.note(line)
-            self._look()
-            while self._step():
+            goes_on = True
+            while goes_on:
                 with suppress(KeyboardInterrupt):  # nothing is going on that it could end
                     self._look()
+                goes_on = self._step()
 
     def _step(self) -> bool:
         """Read a line and act on it; return whether to go on."""

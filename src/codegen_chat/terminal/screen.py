@@ -174,9 +174,10 @@ class Screen:
                 if self._candidates == 1:
                     self.note(_stopped(completion))
             case Output(stream, text) if self._candidates == 1:
+                self._code.end()
                 self._output.feed(text, "yellow" if stream == "stderr" else "")
             case Executed(execution, candidate):
-                self._output.end()
+                self.abandon()
                 self._shown.setdefault(candidate, _Shown()).execution = execution
             case Several(samples):
                 self._candidates = samples
@@ -203,7 +204,7 @@ class Screen:
                 """Output of one of several candidates is shown once one is chosen; a question is for who asks it."""
 
     def abandon(self) -> None:
-        """Finish the line that a broken-off turn left."""
+        """Finish the line that code or output left."""
         self._code.end()
         self._output.end()
 
@@ -217,7 +218,7 @@ class Screen:
         pick = ("; /pick shows them" if self._quiet else "; /pick K takes another") if self._hints else ""
         if not self._quiet:
             self.candidates(candidates, turn.id)
-        self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran: what most of them gave{pick}", "")
+        self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran{pick}", "")
         if self._quiet:
             self.code(turn.code)
         if turn.execution:
@@ -275,7 +276,8 @@ class Screen:
         self.lines([line])
         lines = code.splitlines()
         if execution.failure and 0 < execution.failure.line <= len(lines):
-            self.say(f"  line {execution.failure.line}: {lines[execution.failure.line - 1].strip()}", "red")
+            line_of_code = views.shorten(lines[execution.failure.line - 1].strip(), 100)
+            self.say(f"  line {execution.failure.line}: {line_of_code}", "red")
         if execution.truncated:
             self.note(f"{execution.truncated} characters of output over the limit were dropped")
         if execution.files:
