@@ -20,6 +20,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -117,9 +118,10 @@ def held(path: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Delete a log, damaged or not. Raises SessionError where it is missing, in use or cannot be deleted."""
+    """Delete a log, damaged or not, and the pictures beside it. Raises SessionError where it is in use or cannot be deleted."""
     with held(path):
         path.unlink()
+        shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
 class Log:
