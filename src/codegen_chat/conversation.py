@@ -23,6 +23,7 @@ from codegen_chat.choose import choose
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.guard import blank
 from codegen_chat.guard import guard as guarding
+from codegen_chat.literals import copying
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
@@ -510,7 +511,8 @@ class Conversation:
         room = self.options.max_new_tokens
         given = drawn[0].turn.given
         stop = prompts.continuing(prompts.conversation_stop) if given else prompts.conversation_stop
-        prompt = Prompt(prompt_text, stop, room)
+        copy = copying(drawn[0].turn.text) if self.options.guard else None
+        prompt = Prompt(prompt_text, stop, room, copy)
         if given and len(drawn) == 1:
             yield Delta(given, drawn[0].index)
         yield from self._complete(completer, drawn, prompt, draws, accept)
@@ -519,7 +521,7 @@ class Conversation:
                 yield Notice("Only comments came: drawn again, with a leading comment banned.")
                 temperature = sampling.temperature or FALLBACK_TEMPERATURE
                 again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
-                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room)
+                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room, copy)
                 yield from self._complete(
                     completer,
                     [candidate],

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import typer
 
-from codegen_chat.cli import machine, once, play, sessions
+from codegen_chat.cli import machine, models, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
 from codegen_chat.cli.watch import watch
@@ -40,6 +40,18 @@ saved.command("show")(sessions.show_session)
 saved.command("rm")(sessions.remove_sessions)
 saved.command("fsck")(sessions.check_sessions)
 app.add_typer(saved, name="sessions")
+
+shelf = typer.Typer(
+    help="List, fetch, add, convert, measure, verify and delete models.", rich_markup_mode=None, no_args_is_help=True
+)
+shelf.command("ls")(models.list_models)
+shelf.command()(models.pull)
+shelf.command()(models.add)
+shelf.command()(models.convert)
+shelf.command()(models.report)
+shelf.command()(models.verify)
+shelf.command("rm")(models.remove)
+app.add_typer(shelf, name="models")
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ def complete(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(metavar="TEXT|-", help="What the model continues, as it is; - is standard input.")],
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="What follows the gap that is to be filled: for CodeGen2 models.")] = None,
     as_json: Json = False,
     model: Model = None,
     device: Device = None,
@@ -66,6 +67,19 @@ def complete(
 
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
     show = visible if sys.stdout.isatty() else str
+    if suffix is not None:
+        for completion in loaded.infill(
+            prompt,
+            suffix,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            n=settings.samples,
+            seed=settings.seed,
+        ):
+            sys.stdout.write((json.dumps(completion_to_json(completion)) if as_json else show(completion.text)) + "\n")
+        return 0
     for index in range(settings.samples):
         for event in loaded.stream(
             prompt,
