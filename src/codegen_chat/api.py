@@ -329,6 +329,24 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding(holds=True, what=f"settings: {config_file(os.environ)}, {PROJECT_FILE} here, CODEGEN_CHAT_*")
 
 
+def offers() -> Iterator[str]:
+    """Say in lines of 80 columns which models there are, what each takes, whether it fits this machine, and how to get one.
+
+    Memory is that of int8 (`nano` needs no other); `codegen-chat models ls` has every dtype.
+    """
+    from codegen_chat.lm import fit, shelf  # noqa: PLC0415  as in `load`
+
+    free, room = fit.free_memory(), fit.free_disk(hub.cache())
+    yield f"{'model':<29} {'disk':>9} {'memory':>9}  free: {hub.amount(room)}, {hub.amount(free)}"
+    for model in shelf.listing():
+        need = fit.memory(model.config, "int8") if model.config else 0
+        state = "here" if model.folder else "can be had" if model.bytes < room else "disk too small"
+        fits = "damaged" if not need else state if need < free else f"{state}, memory too small"
+        yield f"{model.name:<29} {hub.amount(model.bytes):>9} {hub.amount(need):>9}  {fits}"
+    yield "Get one: `codegen-chat models pull NAME`, then /model NAME. Offline: elsewhere"
+    yield "`hf download NAME --local-dir DIR`, then here `codegen-chat models add DIR`."
+
+
 def walls(kernel: Kernel) -> list[str]:
     """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
     if kernel.tier == UNSAFE:
@@ -455,6 +473,10 @@ class Session:
     def doctor(self) -> Iterator[Finding]:
         """Say what holds on this machine, as `codegen-chat doctor` does."""
         return examine(self.settings)
+
+    def models(self) -> Iterator[str]:
+        """Say which models there are and how to get one: lines for a person."""
+        return offers()
 
     def export(self, path: Path) -> str | None:
         """Write the session as .py, .ipynb, .md or .html. Returns why it is not verified, None where it is.

@@ -51,6 +51,10 @@ class Chat(Protocol):
         """Say what holds on this machine."""
         ...
 
+    def models(self) -> Iterable[str]:
+        """Say which models there are and how to get one."""
+        ...
+
     def export(self, path: Path) -> str | None:
         """Write the session as a Python file; return why it is not verified."""
         ...
@@ -229,7 +233,10 @@ class Repl:
             case "/model":
                 if argument:
                     self._chat.change({"model": argument})
-                screen.note(f"{self._chat.title}; `codegen-chat models ls` lists those that are here")
+                else:
+                    for line in self._chat.models():
+                        screen.say(line)
+                screen.note(self._chat.title)
             case "/export":
                 self._export(argument)
             case "/doctor":
