@@ -118,6 +118,7 @@ def test_ctrl_c_while_generating_keeps_the_partial_unrun(terminal: Open, home: P
     (log,) = (home / "sessions").glob("*.jsonl")
     (turn,) = [event["turn"] for event in map(json.loads, log.read_text().splitlines()) if event.get("type") == "turn"]
     assert turn["code"].startswith("x0 = 0\nx1 = 1\n")
+    assert f"> slowly\n{turn['code']}\n· interrupted" in screen.text  # what is kept is what was shown
     assert turn["accepted"] is False
     assert turn["execution"] is None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -85,11 +86,15 @@ class Repl:
         with quiet_keyboard():
             for line in banner:
                 self._screen.note(line)
-            goes_on = True
-            while goes_on:
-                with suppress(KeyboardInterrupt):  # nothing is going on that it could end
-                    self._look()
-                goes_on = self._step()
+            while True:
+                with suppress(KeyboardInterrupt):  # it came where nothing was going on that it could end
+                    self._loop()
+                    return
+
+    def _loop(self) -> None:
+        self._look()
+        while self._step():
+            self._look()
 
     def _step(self) -> bool:
         """Read a line and act on it; return whether to go on."""
@@ -101,11 +106,13 @@ class Repl:
         except EOFError:
             return False
         except CodegenChatError as error:
-            self._screen.abandon()
-            self._screen.error(str(error))
+            with _whole():
+                self._screen.abandon()
+                self._screen.error(str(error))
         except KeyboardInterrupt:
-            self._line.forget()
-            self._screen.abandon()
+            with _whole():
+                self._line.forget()
+                self._screen.abandon()
         return True
 
     def _act(self, said: commands.Said | commands.Code | commands.Asked) -> None:
@@ -120,7 +127,7 @@ class Repl:
     # ------------------------------------------------------------ a turn
 
     def _play(self, turn: Events, *, wait: bool = False) -> None:
-        """Draw a turn. A Ctrl-C that comes while something is drawn belongs to the turn, like one that comes inside it."""
+        """Draw a turn. A Ctrl-C that comes while an event is drawn waits until it is, and then ends the turn like any other."""
         if wait and not self._chat.ready:
             self._screen.note("the model is loading ...")
         self._screen.start(len(self._conversation.turns) + 1)
@@ -145,9 +152,10 @@ class Repl:
                 return self._ask(code, candidate)
             case Completed(completion):
                 self._measure(completion)
-        self._screen.draw(event)
-        if isinstance(event, Committed):
-            self._pictures(event.turn)
+        with _whole():
+            self._screen.draw(event)
+            if isinstance(event, Committed):
+                self._pictures(event.turn)
         return None
 
     def _measure(self, completion: Completion) -> None:
@@ -382,3 +390,16 @@ class Repl:
         while len(parts) > 1 and len(" | ".join(parts)) > width:
             parts.pop()
         return " " + views.shorten(" | ".join(parts), width)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Let a Ctrl-C come once all of this is done: half an event on the screen could not be gone on from."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt

@@ -182,6 +182,7 @@ def probabilities(pieces: Sequence[tuple[str, float]], *, plain: bool) -> Iterat
         text = Text()
         for piece, probability in pieces:
             text.append(visible(piece), _shade(probability))
+        text.rstrip()
         yield from text.split("\n")
         yield (
             Text("sure ", "dim")
