@@ -353,7 +353,7 @@ def test_doctor(run: Cli, scripted_model: Path) -> None:
 def test_doctor_names_what_is_missing(run: Cli) -> None:
     done = run("doctor", "-m", "nobody/nothing")
     assert done.code == 3
-    assert re.search(r"^NO +model: nobody/nothing is neither", done.out, re.MULTILINE)
+    assert re.search(r"^NO +model: nobody/nothing is not on this machine", done.out, re.MULTILINE)
 
 
 # ---------------------------------------------------------------- bad input: one line, the documented code
@@ -373,7 +373,7 @@ def test_doctor_names_what_is_missing(run: Cli) -> None:
         (["run", "-", "--var", "novalue"], 2, "--var takes NAME=VALUE"),
         (["run", "-", "--replay", "never"], 2, "--replay is recorded or resample"),
         (["run", "a", "b", "-o", "c.py"], 2, "-o takes the program of one spec"),
-        (["run", "-", "-m", "nobody/nothing"], 3, "nobody/nothing is neither"),
+        (["run", "-", "-m", "nobody/nothing"], 3, "nobody/nothing is not on this machine"),
         (["rnu"], 2, "rnu"),
         (["complete"], 2, "TEXT"),
         (["complete", "x", "-m", "nobody/nothing"], 3, "nobody/nothing"),
