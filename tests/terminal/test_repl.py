@@ -221,7 +221,7 @@ def test_export_and_retry(terminal: Open, home: Path) -> None:
     screen.type("/retry none\r")
     screen.until(r"^! /retry takes how many answers")
     screen.type("/export\r")
-    screen.until(r"^! /export needs a file")
+    screen.until(r"^! /export needs FILE after it")
     screen.type("/export program.py\r")
     screen.until(r"^· wrote program\.py, verified")
     assert (home / "program.py").read_text().strip() == "said = 'hello'\nprint(said)"

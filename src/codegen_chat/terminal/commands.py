@@ -35,7 +35,7 @@ COMMANDS = (
     Command("/probs", "", "the last answer, shaded by how sure the model was of each token"),
     Command("/set", "[NAME=VALUE]", "the settings, or change them for the turns to come"),
     Command("/model", "[NAME]", "the model; NAME goes on with another"),
-    Command("/export", "FILE", "write a program (.py), notebook (.ipynb) or page (.md, .html), run once more"),
+    Command("/export", "FILE", "write a program (.py), a notebook (.ipynb) or a page (.md, .html)"),
     Command("/doctor", "", "what holds on this machine: sandbox, model, folders"),
     Command("/demo", "", "play a short conversation"),
     Command("/help", "[COMMAND]", "this page, or what one command does"),

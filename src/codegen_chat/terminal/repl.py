@@ -343,8 +343,6 @@ class Repl:
             self._screen.say(f"{name:<16} {said}")
 
     def _export(self, name: str) -> None:
-        if not name:
-            raise UsageError("/export needs a file to write: its name ends in .py, .ipynb, .md or .html")
         doubt = self._chat.export(Path(name).expanduser())
         self._screen.note(
             f"wrote {name}, " + (f"not verified: {doubt}" if doubt else "verified: run from nothing, it gives the same")
