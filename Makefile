@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint sanitize format docs bubblewrap clean
+.PHONY: demo test check lint sanitize format docs picture bubblewrap clean
 
 demo: .venv/demo bubblewrap
 	$(BIN)/codegen-chat run sessions/first.txt
@@ -35,6 +35,9 @@ format: .venv/dev
 
 docs: .venv/dev
 	$(BIN)/python docs/generate.py
+
+picture: .venv/dev
+	$(BIN)/python docs/picture.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import codegen_chat
 from codegen_chat import Completion, Delta, Settings
+from codegen_chat.api import offers
 from tests import scripted
 
 
@@ -174,3 +176,12 @@ def test_a_model_that_cannot_be_loaded_fails_the_turn_and_not_the_session(tmp_pa
         turn = session.run_code("6 * 7")
     assert turn.execution is not None
     assert turn.execution.value == "42"
+
+
+def test_the_models_are_offered_on_one_screen() -> None:
+    lines = list(offers())
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"^nano +\d+\.\d MB +\d+\.\d MB  here$", "\n".join(lines), re.MULTILINE)
+    assert sum("Salesforce/codegen-" in line for line in lines) == 12
+    assert "`codegen-chat models pull NAME`" in lines[-2]

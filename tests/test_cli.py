@@ -91,8 +91,10 @@ def test_run_plays_a_spec_and_keeps_the_session(run: Cli, scripted_model: Path, 
     assert subprocess.run([sys.executable, "a.py"], capture_output=True, text=True, check=True).stdout == "6\n"
 
     listed = run("sessions", "ls").out
-    identity = listed.split()[0]
-    assert re.fullmatch(r"\w+  \d{4}-\d\d-\d\d \d\d:\d\d   2 turns  scripted  Add the numbers and print them\.\n", listed)
+    identity = json.loads(run("sessions", "ls", "--json").out)["id"]
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+    assert re.fullmatch(rf"  1  {identity[:6]}  {when}   2 turns   \d kB  scripted  Add the numbers and print them\.\n", listed)
+    assert run("sessions", "show", "1").out == run("sessions", "show", identity).out
     assert "total = sum([1, 2, 3])" in run("sessions", "show", identity).out
     exported = run("export", identity[:6])
     assert (exported.code, exported.err) == (0, "· verified\n")
@@ -254,6 +256,8 @@ def test_exec_fails_with_4(run: Cli) -> None:
 def test_exec_holds_a_timeout(run: Cli) -> None:
     done = run("exec", "-", "--timeout", "0.3", "--json", stdin="while True:\n    pass\n")
     assert (done.code, json.loads(done.out)["status"]) == (4, "timeout")
+    told = run("exec", "-", "--timeout", "0.3", stdin="while True:\n    pass\n").err
+    assert re.search(r"KeyboardInterrupt\ncodegen-chat: timeout after", told)
 
 
 def test_exec_without_a_sandbox_is_7(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +370,7 @@ def test_doctor(run: Cli, scripted_model: Path) -> None:
 def test_doctor_names_what_is_missing(run: Cli) -> None:
     done = run("doctor", "-m", "nobody/nothing")
     assert done.code == 3
-    assert re.search(r"^NO +model: nobody/nothing is neither", done.out, re.MULTILINE)
+    assert re.search(r"^NO +model: nobody/nothing is not on this machine", done.out, re.MULTILINE)
 
 
 # ---------------------------------------------------------------- bad input: one line, the documented code
@@ -386,7 +390,7 @@ def test_doctor_names_what_is_missing(run: Cli) -> None:
         (["run", "-", "--var", "novalue"], 2, "--var takes NAME=VALUE"),
         (["run", "-", "--replay", "never"], 2, "--replay is recorded or resample"),
         (["run", "a", "b", "-o", "c.py"], 2, "-o takes the program of one spec"),
-        (["run", "-", "-m", "nobody/nothing"], 3, "nobody/nothing is neither"),
+        (["run", "-", "-m", "nobody/nothing"], 3, "nobody/nothing is not on this machine"),
         (["rnu"], 2, "rnu"),
         (["complete"], 2, "TEXT"),
         (["complete", "x", "-m", "nobody/nothing"], 3, "nobody/nothing"),
@@ -483,3 +487,158 @@ def test_the_exit_codes_of_the_help_are_those_of_the_errors(run: Cli) -> None:
 
 def test_the_sandbox_of_the_settings_is_off_on_demand() -> None:
     assert sandbox(Settings(exec="off")) == (None, "execution is off")
+
+
+# ---------------------------------------------------------------- config, sessions
+
+
+def test_config_says_where_each_setting_comes_from(run: Cli, home: Path, tmp_path: Path) -> None:
+    (home / ".config/codegen-chat").mkdir(parents=True)
+    (home / ".config/codegen-chat/config.toml").write_text("seed = 1\ntop_k = 1\nallow_read = ['/usr']\n")
+    (tmp_path / "codegen-chat.toml").write_text("seed = 2\n")
+    told = [json.loads(line) for line in run("--samples", "3", "config", "--json").out.splitlines()]
+    came = {each["name"]: (each["value"], each["from"]) for each in told}
+    user = str(home / ".config/codegen-chat/config.toml")
+    assert came["seed"] == (2, "codegen-chat.toml")
+    assert came["top_k"] == (1, user)
+    assert came["allow_read"] == (["/usr"], user)
+    assert came["samples"] == (3, "command line")
+    assert came["temperature"] == (None, "default")
+    assert run("config", "seed").out == "seed            2                         codegen-chat.toml\n"
+
+
+def test_config_refuses_a_misspelt_name_with_the_nearest(run: Cli, tmp_path: Path) -> None:
+    done = run("config", "temprature")
+    assert (done.code, done.err) == (2, "codegen-chat: there is no setting 'temprature'; did you mean 'temperature'?\n")
+    (tmp_path / "codegen-chat.toml").write_text("sede = 2\n")
+    assert "codegen-chat.toml: there is no setting 'sede'; did you mean 'seed'?" in run("config").err
+
+
+def test_sessions_are_checked_repaired_and_deleted_by_id(run: Cli, scripted_model: Path, home: Path) -> None:
+    for _ in range(2):
+        run("run", "-q", "-m", scripted_model, "-", stdin="Add.\n")
+    folder = home / ".local/share/codegen-chat/sessions"
+    newest, oldest = (json.loads(line)["id"] for line in run("sessions", "ls", "--json").out.splitlines())
+    assert run("sessions", "fsck").code == 0
+    path = folder / f"{oldest}.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"scripted", b"????????", 1))
+    assert "(damaged: see `sessions fsck`)" in run("sessions", "ls").out
+    checked = run("sessions", "fsck")
+    assert checked.code == 2
+    assert checked.out.splitlines() == [
+        f"{oldest}: line 1 is damaged, and lost",
+        f"{oldest}: the header is lost: made anew, without the model's name",
+        "· 2 checked, 1 damaged: --repair mends what can be",
+    ]
+    assert run("sessions", "fsck", "2", "--repair").out.endswith(f"· {oldest} is whole: 1 turn\n· 1 checked, 0 damaged\n")
+    assert run("sessions", "fsck").code == 0
+    refused = run("sessions", "rm", "2")
+    assert refused.code == (0 if oldest.startswith("2") else 2)
+    assert run("sessions", "rm", newest).err == f"· deleted {newest}\n"
+    assert not (folder / f"{newest}.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("a.py",), "a.py is no command: `codegen-chat exec` runs Python"),
+        (("run", "a.py"), "a.py is Python, not words: `codegen-chat exec a.py` runs it"),
+        (("session", "ls"), "No such command 'session'. Did you mean 'sessions'?"),
+        (("watch", "a.py"), "there is no file a.py: make it"),
+    ],
+)
+def test_what_a_new_person_tries_first(run: Cli, arguments: tuple[str, ...], advice: str) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"codegen-chat: {advice}")
+    assert one_line(done.err)
+
+
+def test_a_group_without_a_command_is_its_help(run: Cli) -> None:
+    done = run("sessions")
+    assert (done.code, done.err) == (2, "")
+    assert done.out.startswith("Usage: codegen-chat sessions")
+
+
+def test_tab_completes_commands_settings_and_sessions(home: Path) -> None:
+    from codegen_chat.session.history import History
+    from codegen_chat.settings import sessions_folder
+    from codegen_chat.turn import Turn
+
+    with History.create(sessions_folder({"HOME": str(home)}), {}) as history:
+        history.append(Turn("t", None, "", "x = 1"))
+    tried = {"sess": "sessions", "sessions f": "fsck", "config tempe": "temperature", "sessions show ": history.id}
+    for words, completed in tried.items():
+        variables = {"_CODEGEN_CHAT_COMPLETE": "complete_bash", "COMP_WORDS": f"codegen-chat {words}"}
+        variables["COMP_CWORD"] = str(len(words.split(" ")))
+        done = process(env={**os.environ, **variables}, stdout=subprocess.PIPE)
+        assert done.communicate(timeout=60)[0].split() == [completed]
+
+
+# ---------------------------------------------------------------- docs/events.md
+
+
+def schema() -> dict[str, dict[str, str]]:
+    """Read the fields of each kind, and their types, from docs/events.md."""
+    page = Path(__file__).parents[1].joinpath("docs/events.md").read_text()
+    sections = re.findall(r"^### ([\w ]+)\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    kinds = {name: dict(re.findall(r"^\| (\w+) \| ([\w ]+) \|", text, re.MULTILINE)) for name, text in sections}
+    for fields in kinds.values():
+        fields.pop("field", None)
+    for name, of in (("completion", "completed"), ("execution", "executed")):
+        kinds[name] = {field: kind for field, kind in kinds[of].items() if field != "candidate"}
+    return kinds
+
+
+JSON_TYPES = {"string": str, "integer": int, "number": int | float, "boolean": bool, "any": object, "null": type(None)}
+
+
+def conforms(value: object, kind: str, kinds: dict[str, dict[str, str]]) -> bool:
+    if " or " in kind:
+        return any(conforms(value, part, kinds) for part in kind.split(" or "))
+    if kind.startswith("list of "):
+        return isinstance(value, list) and all(conforms(item, kind.removeprefix("list of "), kinds) for item in value)
+    if kind in JSON_TYPES:
+        return isinstance(value, JSON_TYPES[kind]) and (kind in {"boolean", "any"} or not isinstance(value, bool))
+    fields = kinds[kind]
+    return (
+        isinstance(value, dict)
+        and value.keys() == fields.keys()
+        and all(conforms(value[name], of, kinds) for name, of in fields.items())
+    )
+
+
+def test_the_page_of_events_is_what_is_printed(run: Cli, scripted_model: Path, tmp_path: Path) -> None:
+    from tests import scripted
+
+    failing = scripted.write(tmp_path / "failing", ("total = nope\n",))
+    commenting = scripted.write(tmp_path / "commenting", ("# nothing\n",))
+    kinds = schema()
+    seen = set()
+    (tmp_path / "a.txt").write_text(SPEC.replace("== 6", "== 7") + ">>> 1 / 0\nNever.\n")
+    (tmp_path / "long.txt").write_text(f'>>> x = "{"y" * 300}"\nAdd.\n')
+    plays: list[tuple[str | Path, ...]] = [
+        ("-m", scripted_model, "a.txt", "-n", "2"),
+        ("-m", failing, "long.txt", "--max-new-tokens", "300"),
+        ("-m", commenting, "--no-save", "-"),
+    ]
+    for arguments in plays:
+        done = run("run", "--json", *arguments, stdin=">>> [1, (2,)]\nAdd.\n")
+        assert done.out.isascii()
+        for line in done.out.splitlines():
+            event = json.loads(line)
+            kind = event.pop("event")
+            assert conforms(event, kind, kinds), (kind, event)
+            seen.add(kind)
+    objects = {"usage", "typed", "failure", "change", "completion", "execution"}
+    assert seen == kinds.keys() - objects - {"exec", "sessions ls", "config"}
+    others: list[tuple[str, tuple[str | Path, ...]]] = [
+        ("completion", ("complete", "-m", scripted_model, "def f():", "--json")),
+        ("exec", ("exec", "-", "--json")),
+        ("sessions ls", ("sessions", "ls", "--json")),
+        ("config", ("config", "--json")),
+    ]
+    for kind, arguments in others:
+        lines = run(*arguments, stdin="1 / 0").out.splitlines()
+        assert lines
+        assert all(conforms(json.loads(line), kind, kinds) for line in lines), (kind, lines)

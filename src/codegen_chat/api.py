@@ -20,12 +20,12 @@ from codegen_chat.conversation import Committed, Conversation, Event, Options
 from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnavailable, SessionError, UsageError
 from codegen_chat.lm import hub
 from codegen_chat.models import Loading, Model, drawing, load
+from codegen_chat.publish import publish
 from codegen_chat.sandbox.kernel import Kernel, probe
 from codegen_chat.sandbox.outer import UNSAFE, Grants
-from codegen_chat.session import export
 from codegen_chat.session.history import History
 from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
-from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn, last_execution
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn
 
 
 class _Drawing:
@@ -58,42 +58,6 @@ class _Drawing:
         self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
     ) -> Generator[Delta | Completed, None, None]:
         return self._loading.model.engine.complete_many(prompt, samplings, accept=accept)
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A session as a Python file. `doubt` says why it is not verified, None where a run from nothing gave what was recorded."""
-
-    text: str
-    doubt: str | None
-
-    def write(self, path: Path) -> None:
-        """Write the file. Raises SessionError where that is not possible."""
-        try:
-            path.write_text(self.text, encoding="utf-8")
-        except OSError as error:
-            raise SessionError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def program(history: History, kernel: Kernel | None, timeout: float) -> Program:
-    """Return a session as a Python file, run once more in a sandbox from nothing to see whether it gives what was recorded.
-
-    `timeout` is a turn's, in seconds.
-    """
-    turns = history.transcript
-    header = history.header
-    facts = (
-        f"codegen-chat session {history.id}",
-        f"{header.get('model', '?')}@{header.get('revision', '?')}",
-        f"seed {header.get('seed', 0)}",
-    )
-    text = export.render_py(turns, facts, verified=True)
-    if kernel is None:
-        doubt: str | None = "nothing can be executed here"
-    else:
-        rerun = last_execution(kernel.execute(text, parent=None, turn=None, timeout=timeout * max(1, len(turns))))
-        doubt = export.mismatch(turns, rerun)
-    return Program(text if doubt is None else export.render_py(turns, facts, verified=False), doubt)
 
 
 def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
@@ -143,6 +107,24 @@ def examine(settings: Settings) -> Iterator[Finding]:
     kept = f"sessions are kept in {folder}" + ("" if writable else ": not writable")
     yield Finding(writable, kept, 0 if writable else SessionError.exit_code)
     yield Finding(holds=True, what=f"settings: {config_file(os.environ)}, {PROJECT_FILE} here, CODEGEN_CHAT_*")
+
+
+def offers() -> Iterator[str]:
+    """Say in lines of 80 columns which models there are, what each takes, whether it fits this machine, and how to get one.
+
+    Memory is that of int8 (`nano` needs no other); `codegen-chat models ls` has every dtype.
+    """
+    from codegen_chat.lm import fit, shelf  # noqa: PLC0415  as in `load`
+
+    free, room = fit.free_memory(), fit.free_disk(hub.cache())
+    yield f"{'model':<29} {'disk':>9} {'memory':>9}  free: {hub.amount(room)}, {hub.amount(free)}"
+    for model in shelf.listing():
+        need = fit.memory(model.config, "int8") if model.config else 0
+        state = "here" if model.folder else "can be had" if model.bytes < room else "disk too small"
+        fits = "damaged" if not need else state if need < free else f"{state}, memory too small"
+        yield f"{model.name:<29} {hub.amount(model.bytes):>9} {hub.amount(need):>9}  {fits}"
+    yield "Get one: `codegen-chat models pull NAME`, then /model NAME. Offline: elsewhere"
+    yield "`hf download NAME --local-dir DIR`, then here `codegen-chat models add DIR`."
 
 
 def walls(kernel: Kernel) -> list[str]:
@@ -277,9 +259,16 @@ class Session:
         """Say what holds on this machine, as `codegen-chat doctor` does."""
         return examine(self.settings)
 
+    def models(self) -> Iterator[str]:
+        """Say which models there are and how to get one: lines for a person."""
+        return offers()
+
     def export(self, path: Path) -> str | None:
-        """Write the session as a Python file. Returns why it is not verified, None where it is. Raises SessionError."""
-        written = program(self.history, self._kernel, self.settings.timeout)
+        """Write the session as .py, .ipynb, .md or .html. Returns why it is not verified, None where it is.
+
+        Raises UsageError for another kind of file, SessionError where it cannot be written.
+        """
+        written = publish(self.history, self._kernel, self.settings.timeout, path)
         written.write(path)
         return written.doubt
 

@@ -18,7 +18,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -129,7 +129,7 @@ class Settings:
         changes: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
-                raise SettingsError(f"{where}: there is no setting {name!r}{_suggestion(name, known)}")
+                raise SettingsError(f"{where}: {unknown(name)}")
             try:
                 changes[name] = known[name]["read"](value)
             except (ValueError, TypeError, KeyError, OverflowError):
@@ -142,18 +142,47 @@ class Settings:
         return replace(self, **changes)
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one source, which `where` names; one that is not trusted may tighten the sandbox only."""
+
+    values: Mapping[str, object]
+    where: str
+    trusted: bool = True
+
+
+def layers(environment: Mapping[str, str], directory: Path) -> list[Layer]:
+    """Return the user file, the project file in `directory` and the environment's variables, the weakest first.
+
+    Raises SettingsError for a file that is not TOML.
+    """
+    user, project = config_file(environment), directory / PROJECT_FILE
+    return [
+        Layer(_toml(user), str(user)),
+        Layer(_toml(project), PROJECT_FILE, trusted=False),
+        *(
+            Layer({name.removeprefix(PREFIX).lower(): value}, f"environment variable {name}")
+            for name, value in environment.items()
+            if name.startswith(PREFIX)
+        ),
+    ]
+
+
 def read(environment: Mapping[str, str], directory: Path) -> Settings:
     """Return the settings of the user file, the project file in `directory`, and the environment; flags come on top.
 
     Raises:
         SettingsError: a file that is not TOML, an unknown name, a value out of range.
     """
-    user, project = config_file(environment), directory / PROJECT_FILE
-    settings = Settings().updated(_toml(user), str(user)).updated(_toml(project), PROJECT_FILE, trusted=False)
-    for name, value in environment.items():
-        if name.startswith(PREFIX):
-            settings = settings.updated({name.removeprefix(PREFIX).lower(): value}, f"environment variable {name}")
+    settings = Settings()
+    for layer in layers(environment, directory):
+        settings = settings.updated(layer.values, layer.where, trusted=layer.trusted)
     return settings
+
+
+def unknown(name: str) -> str:
+    """Say that there is no such setting, and which may have been meant."""
+    return f"there is no setting {name!r}{_suggestion(name, [setting.name for setting in fields(Settings)])}"
 
 
 def config_file(environment: Mapping[str, str]) -> Path:
@@ -199,7 +228,7 @@ def _toml(path: Path) -> dict[str, object]:
 _EXEC = ("auto", "ask", "off")  # from loose to tight
 
 
-def _suggestion(name: str, known: Mapping[str, object]) -> str:
+def _suggestion(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=1, cutoff=0.5)
     near = near or [candidate for candidate in known if candidate.startswith(name.lower()[:4])][:1]
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"

@@ -67,6 +67,15 @@ def test_an_existing_file_is_never_made_anew(path: Path) -> None:
         Log.create(path, {})
 
 
+def test_what_is_kept_beside_a_log_goes_with_it(path: Path) -> None:
+    Log.create(path, {}).close()
+    beside = path.with_suffix(".files") / "turn"
+    beside.mkdir(parents=True)
+    (beside / "a.png").write_bytes(b"")
+    remove(path)
+    assert list(path.parent.iterdir()) == []
+
+
 # ---------------------------------------------------------------- damage
 
 

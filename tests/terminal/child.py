@@ -103,6 +103,9 @@ class Chat:
     def doctor(self) -> list[Finding]:
         return [Finding(holds=True, what="all is well"), Finding(holds=False, what="but this")]
 
+    def models(self) -> list[str]:
+        return ["nano  here"]
+
     def export(self, path: Path) -> str | None:
         path.write_text("".join(turn.code for turn in self.conversation.turns))
         return None

@@ -220,8 +220,8 @@ def test_export_and_retry(terminal: Open, home: Path) -> None:
     screen.until(r"^· kept candidate 1 of 2")
     screen.type("/retry none\r")
     screen.until(r"^! /retry takes how many answers")
-    screen.type("/export program.txt\r")
-    screen.until(r"^! /export writes Python")
+    screen.type("/export\r")
+    screen.until(r"^! /export needs FILE after it")
     screen.type("/export program.py\r")
     screen.until(r"^· wrote program\.py, verified")
     assert (home / "program.py").read_text().strip() == "said = 'hello'\nprint(said)"

@@ -6,6 +6,7 @@ A command is a function of one of the modules beside this one; here they get the
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ import typer
 from codegen_chat.cli import bench, machine, models, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
+from codegen_chat.cli.watch import watch
 from codegen_chat.errors import CodegenChatError, UsageError
 
 app = typer.Typer(
@@ -25,15 +27,18 @@ app = typer.Typer(
 app.callback(invoke_without_command=True)(repl)
 app.command()(play.run)
 app.command()(play.export)
+app.command()(watch)
 app.command()(once.complete)
 app.command("exec")(once.execute)
 app.command()(machine.doctor)
+app.command()(machine.config)
 app.command()(machine.train)
 
-saved = typer.Typer(help="List, show and delete saved sessions.", rich_markup_mode=None, no_args_is_help=True)
+saved = typer.Typer(help="List, show, delete and check saved sessions.", rich_markup_mode=None, no_args_is_help=True)
 saved.command("ls")(sessions.list_sessions)
 saved.command("show")(sessions.show_session)
 saved.command("rm")(sessions.remove_sessions)
+saved.command("fsck")(sessions.check_sessions)
 app.add_typer(saved, name="sessions")
 
 shelf = typer.Typer(
@@ -68,7 +73,7 @@ def main() -> None:
     except CodegenChatError as error:
         code = _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        code = _failed(f"{error.format_message()} (--help lists what there is)", UsageError.exit_code)
+        code = _misused(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except (OSError, SystemExit) as error:
@@ -82,6 +87,20 @@ def main() -> None:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _misused(message: str) -> int:
+    """Say what cannot be understood on the command line, and what may have been meant."""
+    file = re.match(r"No such command '(.*\.(?:py|txt|jsonl))'", message)
+    if message.startswith("Usage:"):  # a group of commands, called without one
+        sys.stdout.write(f"{message}\n")
+        return UsageError.exit_code
+    if file:
+        advice = (
+            "`codegen-chat exec` runs Python, `codegen-chat run` plays a spec or a session, `codegen-chat watch` answers in it"
+        )
+        return _failed(f"{file[1]} is no command: {advice}", UsageError.exit_code)
+    return _failed(f"{message} (--help lists what there is)", UsageError.exit_code)
 
 
 def _failed(message: str, code: int) -> int:

@@ -12,6 +12,7 @@ import typer
 
 from codegen_chat.cli.options import Json, Model, decoded, settled, source
 from codegen_chat.errors import ModelUnavailable
+from codegen_chat.lm.hub import amount
 
 if TYPE_CHECKING:
     from codegen_chat.terminal.screen import Screen
@@ -40,11 +41,11 @@ def list_models(as_json: Json = False) -> int:
             fits = {dtype: need < free for dtype, need in needs.items()}
             sys.stdout.write(json.dumps(told | {"memory": needs, "fits": fits, "licence": model.licence}) + "\n")
             continue
-        cells = "".join(f"{_amount(need):>9}{' ' if need < free else '!'}" for need in needs.values())
-        screen.say(f"{model.name:<{wide}}  {_amount(model.bytes):>9} {state:<8}{cells} {model.licence or 'see its card'}")
+        cells = "".join(f"{amount(need):>9}{' ' if need < free else '!'}" for need in needs.values())
+        screen.say(f"{model.name:<{wide}}  {amount(model.bytes):>9} {state:<8}{cells} {model.licence or 'see its card'}")
     if not as_json:
         screen.say(
-            f"The columns are memory by --dtype: {_amount(free)} are free, and ! does not fit. {_amount(room)} of disk are free."
+            f"The columns are memory by --dtype: {amount(free)} are free, and ! does not fit. {amount(room)} of disk are free."
         )
     return 0
 
@@ -111,7 +112,7 @@ def convert(
     use = f"use it with -m {target if output else name}"
     if to == "transformers":
         use = f"AutoModelForCausalLM.from_pretrained({str(target)!r}) loads it"
-    _screen().say(f"wrote {target}, {_amount(shelf.size(target))} from {_amount(shelf.size(source))}: {use}")
+    _screen().say(f"wrote {target}, {amount(shelf.size(target))} from {amount(shelf.size(source))}: {use}")
     return 0
 
 
@@ -146,7 +147,7 @@ def report(
         if as_json:
             sys.stdout.write(json.dumps(cost._asdict()) + "\n")
         else:
-            sizes = f"{_amount(cost.weights):>9} {_amount(cost.memory):>9}"
+            sizes = f"{amount(cost.weights):>9} {amount(cost.memory):>9}"
             speeds = f"{cost.prompt_speed:>9.0f} {cost.speed:>9.1f}"
             losses = f"{cost.perplexity:>11.3f} {cost.same:>11.2%} {cost.divergence:>11.1e}"
             screen.say(f"{cost.dtype:<6} {sizes} {speeds} {losses}")
@@ -176,7 +177,7 @@ def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="N
     from codegen_chat.lm import shelf
 
     for name in names:
-        _screen().say(f"{name}: {_amount(shelf.remove(name))} freed")
+        _screen().say(f"{name}: {amount(shelf.remove(name))} freed")
     return 0
 
 
@@ -196,7 +197,7 @@ class _Progress:
             return
         self._told = now
         rate = (done - self._first) / max(now - self._began, 0.1)
-        line = f"{self._what}: {_amount(done)} of {_amount(total)}, {_amount(rate)}/s"
+        line = f"{self._what}: {amount(done)} of {amount(total)}, {amount(rate)}/s"
         sys.stderr.write(f"\r{line:<78}" if sys.stderr.isatty() else f"{line}\n")
         sys.stderr.flush()
 
@@ -210,8 +211,3 @@ def _screen() -> Screen:
     from codegen_chat.terminal.screen import Screen
 
     return Screen(sys.stdout, plain=True)
-
-
-def _amount(count: float) -> str:
-    """Write a number of bytes."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -167,7 +167,7 @@ def execute(
             sys.stdout.write(result.value + "\n")
         if result.failure:
             sys.stderr.write(result.failure.traceback.rstrip() + "\n")
-        elif result.status != "ok":
+        if result.status not in {"ok", "error"}:
             sys.stderr.write(f"codegen-chat: {result.status} after {result.duration:.1f} s {result.note}".rstrip() + "\n")
     if result.status == "interrupted":
         return INTERRUPTED

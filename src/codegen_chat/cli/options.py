@@ -58,13 +58,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a lin
 def settled(ctx: typer.Context, spec: Mapping[str, object] | None = None, name: str = "") -> Settings:
     """Return the settings of files and environment, then of a spec, then of the flags, also those in front of the command."""
     settings = preferences.read(os.environ, Path.cwd()).updated(spec or {}, f"@set of {called(name)}", trusted=False)
+    return settings.updated(flags(ctx), "command line")
+
+
+def flags(ctx: typer.Context) -> dict[str, object]:
+    """Return the settings among the flags that were given."""
     known = {setting.name for setting in fields(Settings)}
-    flags = {
-        **ctx.find_root().params,
-        **{key: value for key, value in ctx.params.items() if value is not None},
-    }
-    given = {key: flags[key] for key in flags.keys() & known if flags[key] not in (None, [])}
-    return settings.updated(given, "command line")
+    given = {**ctx.find_root().params, **{key: value for key, value in ctx.params.items() if value is not None}}
+    return {key: given[key] for key in given.keys() & known if given[key] not in (None, [], ())}
 
 
 def is_plain(settings: Settings) -> bool:

@@ -41,10 +41,13 @@ from codegen_chat.cli.options import (
     settled,
     source,
 )
+from codegen_chat.cli.sessions import Name as SessionName
 from codegen_chat.errors import UsageError
 
 if TYPE_CHECKING:
     from codegen_chat.models import Loading
+
+OUTPUT = "OUT.{py,ipynb,md,html}"
 
 
 def run(
@@ -52,7 +55,9 @@ def run(
     specs: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC...", help="Specs or saved sessions; - is standard input.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.py", help="Write the program to a file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar=OUTPUT, help="Write the session to a file of this kind.")
+    ] = None,
     var: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Give {K} of the spec a value.")] = None,
     replay: Annotated[
         str, typer.Option(metavar="recorded|resample", help="Of a saved session: run its code, or ask the model again.")
@@ -91,10 +96,7 @@ def run(
             sys.stdout.write(ctx.get_help() + "\n")
             raise typer.Exit(UsageError.exit_code)
         specs = ["-"]
-    if output and len(specs) > 1:
-        raise UsageError("-o takes the program of one spec: give one")
-    if replay not in {"recorded", "resample"}:
-        raise UsageError(f"--replay is recorded or resample, not {replay}")
+    _check(specs, output, replay)
     variables = dict(pair(item) for item in var or ())
     read = [(name, spec.read(source(name), called(name), variables, resample=replay == "resample")) for name in specs]
     ready = [(name, parsed, settled(ctx, parsed.settings, name)) for name, parsed in read]
@@ -143,25 +145,45 @@ def run(
     return next((code for code in (SANDBOX_UNAVAILABLE, CODE_FAILED, EXPECTATION_FAILED) if code in codes), 0)
 
 
+def _check(specs: list[str], output: Path | None, replay: str) -> None:
+    """Raise UsageError for arguments of `run` that do not go together."""
+    python = next((name for name in specs if name.endswith(".py")), None)
+    if python:
+        raise UsageError(f"{python} is Python, not words: `codegen-chat exec {python}` runs it")
+    if output and len(specs) > 1:
+        raise UsageError("-o takes the program of one spec: give one")
+    if output:
+        from codegen_chat.publish import kind
+
+        kind(output)
+    if replay not in {"recorded", "resample"}:
+        raise UsageError(f"--replay is recorded or resample, not {replay}")
+
+
 def export(
-    name: Annotated[str, typer.Argument(metavar="ID|FILE", help="The start of a session's id, or its file.")],
+    name: SessionName,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT.py", help="Where to; standard output by default.")
+        Path | None,
+        typer.Option("-o", "--output", metavar=OUTPUT, help="Where to, and which kind of file; a program on standard output."),
     ] = None,
 ) -> int:
-    """Write a saved session as a Python program.
+    """Write a saved session as a Python program, a Jupyter notebook, a Markdown or an HTML page.
 
-    The program is run once more from nothing, and says "verified" only if it gave what the session recorded.
+    The program is run once more from nothing, and the file says "verified" only if that gave what the session recorded. Pictures
+    are in the notebook and in the HTML page; those of OUT.md stand in OUT_files.
     """
-    from codegen_chat.api import program, sandbox
+    from codegen_chat.api import sandbox
+    from codegen_chat.publish import kind, publish
     from codegen_chat.session import history
     from codegen_chat.terminal.screen import Screen
 
     settings = preferences.read(os.environ, Path.cwd())
+    target = Path("-.py") if output is None or str(output) == "-" else output
+    kind(target)
     path = history.find(preferences.sessions_folder(os.environ), name)
     kernel, unsafe = sandbox(settings)
     try:
-        written = program(history.History.read(path), kernel, settings.timeout)
+        written = publish(history.History.read(path), kernel, settings.timeout, target)
     finally:
         if kernel:
             kernel.close()

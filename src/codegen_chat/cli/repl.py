@@ -35,6 +35,7 @@ from codegen_chat.cli.options import (
     is_plain,
     settled,
 )
+from codegen_chat.cli.sessions import names as session_names
 from codegen_chat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 def repl(
     ctx: typer.Context,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the newest session.")] = False,
-    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a session.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID|N", help="Go on with a session of `sessions ls`.", autocompletion=session_names)
+    ] = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -108,7 +111,7 @@ def _banner(session: Session, *, resumed: bool) -> Iterator[str]:
 
     name = session.history.header["model"]
     if name == EMBEDDED:
-        yield "nano: a small model trained by this repository, no published checkpoint. It suits short, plain steps."
+        yield "nano, a small model trained here, no published checkpoint: keep steps plain."
     else:
         yield f"{name}, revision {session.history.header['revision']}"
     yield from [f"Code is shown and not executed: {session.unsafe}"] if session.unsafe else session.walls

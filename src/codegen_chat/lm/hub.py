@@ -119,3 +119,8 @@ def _repository(path: Path) -> str:
     """Return `models--org--name` of a snapshot in a hub cache, "" for another folder."""
     parts = path.resolve().parts
     return parts[-3] if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--") else ""
+
+
+def amount(count: float) -> str:
+    """Write a number of bytes."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -32,23 +32,26 @@ def render_py(turns: Sequence[Turn], title_facts: Sequence[str], *, verified: bo
     or are no Python are commented out (`History.transcript` gives the ones to tell of).
     """
     facts = [*title_facts, "verified"] if verified else title_facts
-    title = " ".join(_clean(" · ".join(facts))).replace("\\", "/").replace('"', "'")
+    title = " ".join(clean(" · ".join(facts))).replace("\\", "/").replace('"', "'")
     cells, futures = [], []
     for number, turn in enumerate(turns, 1):
-        tree = _live(turn)
-        heading, *more = _clean(turn.text) or [""]
+        tree = live(turn)
+        heading, *more = clean(turn.text) or [""]
         lines = [f"# %% [{number}] {heading}".rstrip(), *(_remark(line) for line in more)]
         if tree is None:
-            lines += map(_remark, _clean(f"({_reason(turn)})\n{turn.code}"))
+            lines += map(_remark, clean(f"({reason(turn)})\n{turn.code}"))
         else:
             futures += [ast.unparse(node) for node in tree.body if _is_future(node)]
             lines.append(_cell(turn, tree))
         cells.append("\n".join(lines).rstrip() + "\n")
-    setup = list(dict.fromkeys(futures))
-    if any(re.search(r"\bnp\b", turn.code) for turn in turns if _live(turn) is not None):
-        setup.append(SETUP)
+    setup = [*dict.fromkeys(futures), *setup_lines(turns)]
     setup_cell = "\n".join(["# %% Setup", *(setup or ["# No turn uses numpy: nothing to import."])]) + "\n"
     return "\n".join([f'"""{title}"""\n', setup_cell, *cells])
+
+
+def setup_lines(turns: Sequence[Turn]) -> list[str]:
+    """Return what a program of these turns starts with: numpy, where it is used."""
+    return [SETUP] if any(re.search(r"\bnp\b", turn.code) for turn in turns if live(turn) is not None) else []
 
 
 def mismatch(turns: Sequence[Turn], rerun: Execution) -> str | None:
@@ -61,7 +64,7 @@ def mismatch(turns: Sequence[Turn], rerun: Execution) -> str | None:
         return f"the re-run ended with {rerun.status}{failure}"
     rest = _ADDRESS.sub("at 0x", rerun.stdout)
     for number, turn in enumerate(turns, 1):
-        if _live(turn) is None:
+        if live(turn) is None:
             continue
         execution = turn.execution
         if execution is None:
@@ -76,8 +79,8 @@ def mismatch(turns: Sequence[Turn], rerun: Execution) -> str | None:
     return f"the re-run printed {_short(rest)} beyond what was recorded" if rest else None
 
 
-def _live(turn: Turn) -> ast.Module | None:
-    """Parse a turn's code if the file is to run it."""
+def live(turn: Turn) -> ast.Module | None:
+    """Parse a turn's code if a program is to run it: it was accepted, did not fail, and is Python."""
     if not turn.accepted or (turn.execution is not None and turn.execution.status != "ok"):
         return None
     try:
@@ -128,8 +131,8 @@ def _is_future(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
-def _reason(turn: Turn) -> str:
-    """Say why a turn is commented out."""
+def reason(turn: Turn) -> str:
+    """Say why a program is not to run a turn."""
     execution = turn.execution
     if execution is None or execution.status == "ok":
         return "no Python" if turn.accepted else "not accepted"
@@ -138,7 +141,7 @@ def _reason(turn: Turn) -> str:
     return f"failed: {execution.failure.type}: {' '.join(execution.failure.message.split())}"
 
 
-def _clean(text: str) -> list[str]:
+def clean(text: str) -> list[str]:
     """Return a text's lines, with escapes for what would end a comment, hide in it or not be encoded."""
     return [
         "".join(

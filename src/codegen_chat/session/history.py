@@ -356,8 +356,8 @@ class _Draft:
 class Summary:
     """A session as a list shows it.
 
-    `turns` counts the accepted branch, `title` is its first words, times are ISO 8601 (UTC); `dropped` as in History. `empty` is
-    True where nothing was ever tried.
+    `turns` counts the accepted branch, `title` is the first line of its words (of its code where all of it is the person's own),
+    times are ISO 8601 (UTC), `size` is in bytes; `dropped` as in History. `empty` is True where nothing was ever tried.
     """
 
     id: str
@@ -367,6 +367,7 @@ class Summary:
     turns: int = 0
     title: str = ""
     model: str = ""
+    size: int = 0
     dropped: tuple[str, ...] = ()
     empty: bool = True
 
@@ -389,9 +390,16 @@ def newest(folder: Path) -> Path:
 
 
 def find(folder: Path, name: str) -> Path:
-    """Return the session that `name` means: a .jsonl file, or the start of an id in the folder. Raises SessionError."""
+    """Return the session that `name` means: a .jsonl file, a number of the list (1 is the newest), or the start of an id.
+
+    A number that the list does not have is the start of an id too. Raises SessionError.
+    """
     if name.endswith(".jsonl"):
         return Path(name)
+    if is_number(name):
+        listed = sessions(folder)
+        if int(name) <= len(listed):
+            return listed[int(name) - 1].path
     paths = [path for path in sorted(folder.glob("*.jsonl")) if name and path.name.startswith(name)]
     exact = folder / f"{name}.jsonl"
     if len(paths) == 1 or exact in paths:
@@ -401,20 +409,27 @@ def find(folder: Path, name: str) -> Path:
     raise SessionError(f"{len(paths)} sessions start with {name!r}: give more of one of {', '.join(path.stem for path in paths)}")
 
 
+def is_number(name: str) -> bool:
+    """Whether a name is written as a number of the list: digits, and not as many as an id has."""
+    return name.isascii() and name.isdecimal() and not name.startswith("0") and len(name) < 5
+
+
 def _summary(path: Path) -> Summary:
     try:
         history = History.read(path)
     except SessionError as error:
         return Summary(path.stem, path, dropped=(str(error),))
     turns = history.turns
+    lines = [line for part in ("text", "code") for turn in turns for line in getattr(turn, part).splitlines() if line.strip()]
     return Summary(
         id=history.id,
         path=path,
         created=str(history.header.get("time", "")),
         changed=history.changed,
         turns=len(turns),
-        title=next((line for turn in turns for line in turn.text.splitlines()), ""),
+        title=next(iter(lines), "").strip(),
         model=str(history.header.get("model", "")),
+        size=path.stat().st_size,
         dropped=history.dropped,
         empty=not (history.all_turns or history.unfinished),
     )

@@ -20,7 +20,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,13 +61,13 @@ def recover(data: bytes, name: str) -> Recovered:
     """Read a log's bytes; `dropped` says, a line each, what could not be kept. Raises SessionError where nothing is a log."""
     *lines, tail = data.split(b"\n")
     size = len(data) - len(tail)
-    if _checked(tail) is not None:  # only its newline is missing
+    if checked(tail) is not None:  # only its newline is missing
         lines, size, tail = [*lines, tail], len(data), b""
     found: list[Event] = []
     dropped: list[str] = []
     gap = False
     for number, line in enumerate(lines, 1):
-        event = _checked(line)
+        event = checked(line)
         if event is None:
             dropped.append(f"{name}: line {number} is damaged and left out")
         else:
@@ -89,26 +90,38 @@ def recover(data: bytes, name: str) -> Recovered:
 
 def read(path: Path) -> Recovered:
     """Recover a log without locking or changing it. Raises SessionError."""
+    return recover(content(path), str(path))
+
+
+def content(path: Path) -> bytes:
+    """Return a log's bytes. Raises SessionError."""
     try:
         _must_be_file(path)
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise _refusal(path, "read", error) from None
-    return recover(data, str(path))
 
 
-def remove(path: Path) -> None:
-    """Delete a log, damaged or not. Raises SessionError where it is missing, in use or cannot be deleted."""
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a log, damaged or not, so that nobody else writes it. Raises SessionError, for a failing system call inside too."""
     try:
         _must_be_file(path)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _lock(path, descriptor)
-            path.unlink()
+            yield
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _refusal(path, "removed", error) from None
+        raise _refusal(path, "changed", error) from None
+
+
+def remove(path: Path) -> None:
+    """Delete a log, damaged or not, and the pictures beside it. Raises SessionError where it is in use or cannot be deleted."""
+    with held(path):
+        path.unlink()
+        shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
 class Log:
@@ -217,8 +230,8 @@ class Log:
         return size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
 
 
-def _checked(line: bytes) -> Event | None:
-    """Return a line's content if its checksum holds."""
+def checked(line: bytes) -> Event | None:
+    """Return the content of a line, without its newline, if its checksum holds; None if not."""
     match = _LINE.fullmatch(line)
     if match is None or _digest(match[1]) != match[2].decode():
         return None

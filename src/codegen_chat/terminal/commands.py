@@ -35,7 +35,7 @@ COMMANDS = (
     Command("/probs", "", "the last answer, shaded by how sure the model was of each token"),
     Command("/set", "[NAME=VALUE]", "the settings, or change them for the turns to come"),
     Command("/model", "[NAME]", "the model; NAME goes on with another"),
-    Command("/export", "FILE.py", "write the program to a file, after running it once more from nothing"),
+    Command("/export", "FILE", "write a program (.py), a notebook (.ipynb) or a page (.md, .html)"),
     Command("/doctor", "", "what holds on this machine: sandbox, model, folders"),
     Command("/demo", "", "play a short conversation"),
     Command("/help", "[COMMAND]", "this page, or what one command does"),
@@ -55,7 +55,7 @@ Say in words what the next lines of the program should do. Also:
 /show [N|all]       the program; turn N in full      /probs  how sure it was
 /prompt             the exact prompt, its window, and what is dropped next
 /set [NAME=VALUE]   the settings                     /model [NAME]  the model
-/export FILE.py     the program, verified            /doctor  this machine
+/export FILE        .py .ipynb .md or .html          /doctor  this machine
 /demo  /help [COMMAND]  /exit
 Enter sends, Alt-Enter or Ctrl-J makes a new line, Ctrl-X Ctrl-E opens $EDITOR,
 Tab completes, Ctrl-R searches, Ctrl-C clears the line, stops the model or

@@ -13,6 +13,9 @@ from codegen_chat.session.spec import Expectation, Step
 from codegen_chat.terminal.screen import Screen
 from codegen_chat.turn import Completed, Turn
 
+EVENTS = 1
+"""Version of the events that `--json` prints; docs/events.md describes them."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -66,7 +69,7 @@ def play(conversation: Conversation, steps: Sequence[Step], player: Player) -> T
         except KeyboardInterrupt:
             """The conversation has kept what there was."""
         tally.turns = number
-        tally.interrupted = turn is None or _interrupted(turn)
+        tally.interrupted = turn is None or interrupted(turn)
         tally.failed = turn is not None and not turn.accepted
         if tally.failed or tally.interrupted:
             break
@@ -80,7 +83,8 @@ def play(conversation: Conversation, steps: Sequence[Step], player: Player) -> T
     return tally
 
 
-def _interrupted(turn: Turn) -> bool:
+def interrupted(turn: Turn) -> bool:
+    """Whether a Ctrl-C ended a turn."""
     ended = (turn.completion and turn.completion.finish_reason, turn.execution and turn.execution.status)
     return "interrupted" in ended
 
@@ -133,7 +137,7 @@ class JsonPlayer:
 
     def begin(self, facts: Mapping[str, object]) -> None:
         """Print the session's facts."""
-        self._line("begin", facts)
+        self._line("begin", {"v": EVENTS, **facts})
 
     def step(self, number: int, step: Step) -> None:
         """Print the words, and the code where it is given."""

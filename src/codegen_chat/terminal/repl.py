@@ -56,6 +56,10 @@ class Chat(Protocol):
         """Say what holds on this machine."""
         ...
 
+    def models(self) -> Iterable[str]:
+        """Say which models there are and how to get one."""
+        ...
+
     def export(self, path: Path) -> str | None:
         """Write the session as a Python file; return why it is not verified."""
         ...
@@ -243,7 +247,10 @@ class Repl:
             case "/model":
                 if argument:
                     self._chat.change({"model": argument})
-                screen.note(f"{self._chat.title}; `codegen-chat models ls` lists those that are here")
+                else:
+                    for line in self._chat.models():
+                        screen.say(line)
+                screen.note(self._chat.title)
             case "/export":
                 self._export(argument)
             case "/doctor":
@@ -342,8 +349,6 @@ class Repl:
             self._screen.say(f"{name:<16} {said}")
 
     def _export(self, name: str) -> None:
-        if not name.endswith(".py"):
-            raise UsageError("/export writes Python: name a file that ends in .py")
         doubt = self._chat.export(Path(name).expanduser())
         self._screen.note(
             f"wrote {name}, " + (f"not verified: {doubt}" if doubt else "verified: run from nothing, it gives the same")

@@ -12,6 +12,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from codegen_chat.prompt import Fate, Window
+from codegen_chat.session import table as tables
 from codegen_chat.terminal.printing import visible
 from codegen_chat.turn import Execution, Turn, Typed
 
@@ -207,54 +208,23 @@ def _shade(probability: float) -> str:
 
 def table(typed: Typed | None, width: int) -> list[str] | None:
     """Draw a DataFrame or a list of dictionaries as a table; None for any other value."""
-    found = _rows(typed)
+    found = tables.table(typed)
     if found is None:
         return None
-    names, rows = found
-    shown = [[_plain(value) for value in row] for row in rows[:TABLE_ROWS]]
+    names = [visible(name) for name in found.names]
+    shown = [[visible(cell) for cell in row] for row in found.rows[:TABLE_ROWS]]
     columns = [[name, *(row[index] for row in shown)] for index, name in enumerate(names)]
     widths = [min(max(map(cell_len, column), default=0), 40) for column in columns]
     fit = len(widths)
     while fit > 1 and sum(widths[:fit]) + 2 * (fit - 1) + (3 if fit < len(widths) else 0) > width:
         fit -= 1
-    right = [
-        bool(rows) and all(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
-        for index in range(len(names))
-    ]
     lines = []
     for cells in [names, ["-" * size for size in widths], *shown]:
         parts = []
         for index, cell in enumerate(cells[:fit]):
             cut = shorten(cell, min(widths[index], width))
             room = " " * (min(widths[index], width) - cell_len(cut))
-            parts.append(room + cut if right[index] else cut + room)
+            parts.append(room + cut if found.numeric[index] else cut + room)
         lines.append("  ".join(parts + (["…"] if fit < len(names) else [])).rstrip())
-    more = f", {TABLE_ROWS} shown" if len(rows) > TABLE_ROWS else ""
-    return [*lines, f"({len(rows)} rows{more}, {len(names)} columns{f', {fit} shown' if fit < len(names) else ''})"]
-
-
-def _rows(typed: Typed | None) -> tuple[list[str], list[list[object]]] | None:
-    """Return names and rows of a value that is a table."""
-    match typed:
-        case Typed("pandas.DataFrame", {"columns": list(columns), "rows": list(rows)}):
-            return [_plain(column) for column in columns], [list(row) for row in rows]
-        case Typed("list", list(items)) if items:
-            records = []
-            for item in items:
-                match item:
-                    case {"kind": "dict", "data": list(pairs)} if pairs and all(isinstance(key, str) for key, _ in pairs):
-                        records.append(dict(pairs))
-                    case _:
-                        return None
-            names = list(dict.fromkeys(name for record in records for name in record))
-            return [_plain(name) for name in names], [[record.get(name, "") for name in names] for record in records]
-    return None
-
-
-def _plain(value: object) -> str:
-    """Return a cell's text: of a value that has no JSON its data."""
-    if isinstance(value, dict) and value.keys() == {"kind", "data"}:
-        value = value["data"]
-    if isinstance(value, float):
-        return f"{value:g}" if value == round(value, 6) else f"{value:.6g}"
-    return visible(str(value)).replace("\n", " ").replace("\t", " ")
+    more = f", {TABLE_ROWS} shown" if len(found.rows) > TABLE_ROWS else ""
+    return [*lines, f"({len(found.rows)} rows{more}, {len(names)} columns{f', {fit} shown' if fit < len(names) else ''})"]

@@ -1,0 +1,34 @@
+"""A picture that code drew: bytes that say themselves what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+LARGEST = 8 << 20
+"""Bytes of a picture that is kept: a page with more does not open."""
+
+_STARTS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif"}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture's file name, its media type, its bytes."""
+
+    name: str
+    kind: str
+    data: bytes
+
+
+def is_picture(name: str) -> bool:
+    """Tell by its name whether a file may be a picture that pages show."""
+    return PurePosixPath(name).suffix.lower() in _SUFFIXES
+
+
+def picture(name: str, data: bytes | None) -> Picture | None:
+    """Return the picture that these bytes are, whatever the name says; None for no picture, or one too large."""
+    if data is None or len(data) > LARGEST:
+        return None
+    kind = next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+    return Picture(PurePosixPath(name).name, kind, data) if kind else None
