@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from codegen_chat.api import Model, Session, load
+    from codegen_chat.attention.record import Attention
     from codegen_chat.errors import (
         CheckpointError,
         CodegenChatError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from codegen_chat.turn import Change, Completion, Delta, Execution, Failure, Sampling, Turn, Typed, Usage
 
 __all__ = [
+    "Attention",
     "Change",
     "CheckpointError",
     "CodegenChatError",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "attention.record": ("Attention",),
     "api": ("Model", "Session", "load"),
     "settings": ("Settings",),
     "turn": ("Change", "Completion", "Delta", "Execution", "Failure", "Sampling", "Turn", "Typed", "Usage"),

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import typer
 
-from codegen_chat.cli import machine, once, play, sessions
+from codegen_chat.cli import look, machine, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
 from codegen_chat.errors import CodegenChatError, UsageError
@@ -27,6 +27,7 @@ app.command()(play.run)
 app.command()(play.export)
 app.command()(once.complete)
 app.command("exec")(once.execute)
+app.command()(look.attention)
 app.command()(machine.doctor)
 app.command()(machine.train)
 

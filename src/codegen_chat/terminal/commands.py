@@ -24,6 +24,7 @@ COMMANDS = (
     Command("/show", "[all]", "the program so far; all: the failed turns too"),
     Command("/vars", "", "the variables alive in the sandbox"),
     Command("/prompt", "", "the exact text that the model would continue, and its tokens"),
+    Command("/attention", "[K] [FILE]", "what the model looked at while it wrote turn K; to a FILE.html or FILE.png"),
     Command("/export", "FILE.py", "write the program to a file, after running it once more from nothing"),
     Command("/demo", "", "play a short conversation"),
     Command("/help", "", "this list"),

@@ -19,9 +19,10 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.utils import is_dumb_terminal
 
+from codegen_chat.attention.record import Attention
 from codegen_chat.conversation import Conversation, Events
 from codegen_chat.errors import CodegenChatError, UsageError
-from codegen_chat.terminal import commands
+from codegen_chat.terminal import attention, commands
 from codegen_chat.terminal.screen import Screen, visible
 
 MOST_CANDIDATES = 64
@@ -43,6 +44,10 @@ class Chat(Protocol):
     @property
     def title(self) -> str:
         """Model, dtype and device in a few words."""
+        ...
+
+    def attention(self, number: int | None = None) -> Attention:
+        """What the model looked at while it wrote a turn; None: the last one."""
         ...
 
     def export(self, path: Path) -> str | None:
@@ -148,6 +153,8 @@ class Repl:
                 screen.say(text.rstrip("\n"))
                 if conversation.completer:
                     screen.note(f"{conversation.completer.count(text)} of {conversation.completer.window} tokens")
+            case "/attention":
+                attention.command(screen, self._chat.attention, argument)
             case "/export":
                 self._export(argument)
             case "/demo":

@@ -62,6 +62,7 @@ class Screen:
         self.console = Console(
             file=stream, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False, soft_wrap=True
         )
+        self.plain = plain
         self._hints = hints
         self._code = _Code(self.console)
         self._output = _Output(self.console)
