@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 
 def rotary_tables(config: Config, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-    """Return sin and cos, each (n_positions, rotary_dim / 2) in float32: base 10000, frequencies over `rotary_dim`."""
-    inverse = 10000.0 ** (-torch.arange(0, config.rotary_dim, 2, device=device, dtype=torch.float32) / config.rotary_dim)
+    """Return sin and cos, each (n_positions, rotary_dim / 2) in float32: base 10000, frequencies over `rotary_dim`.
+
+    The inverse is taken as the reference takes it, so that its rounding is the reference's: at position 2000 that shows.
+    """
+    inverse = 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2, device=device, dtype=torch.float32) / config.rotary_dim)
     angles = torch.outer(torch.arange(config.n_positions, device=device, dtype=torch.float32), inverse)
     return angles.sin(), angles.cos()
 

@@ -39,6 +39,7 @@ def command(screen: Screen, look: Callable[[int | None], Attention], argument: s
     first, _, rest = argument.partition(" ")
     number = int(first) if first.isdecimal() else None
     name = (argument if number is None else rest).strip()
+    screen.note("looking ...")
     attention = look(number)
     if name:
         write(attention, Path(name).expanduser())
@@ -96,7 +97,7 @@ def _map(screen: Screen, attention: Attention, weights: NDArray[np.float32], row
                 ruler[place] = letter
     screen.say(" " * (5 + _LABEL) + "".join(ruler), "dim")
     for row in rows:
-        line = Text(f"{row:>4} ", "dim")
+        line = Text().append(f"{row:>4} ", "dim")
         line.append(set_cell_size(label(attention.tokens[row]), _LABEL))
         cells = np.maximum.reduceat(weights[row], begins)
         scale = np.sqrt(cells / cells.max())  # small weights show too
