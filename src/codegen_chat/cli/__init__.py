@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import typer
 
-from codegen_chat.cli import look, machine, once, play, sessions
+from codegen_chat.cli import learn, look, machine, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
 from codegen_chat.errors import CodegenChatError, UsageError
@@ -29,7 +29,7 @@ app.command()(once.complete)
 app.command("exec")(once.execute)
 app.command()(look.attention)
 app.command()(machine.doctor)
-app.command()(machine.train)
+app.command()(learn.train)
 
 saved = typer.Typer(help="List, show and delete saved sessions.", rich_markup_mode=None, no_args_is_help=True)
 saved.command("ls")(sessions.list_sessions)

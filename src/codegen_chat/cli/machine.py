@@ -1,13 +1,10 @@
-"""`doctor` and `train`: what holds on this machine, and the embedded model made anew."""
+"""`doctor`: what holds on this machine."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from importlib import metadata
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -52,23 +49,3 @@ def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype
     report(holds=writable, what=f"sessions are kept in {folder}" + ("" if writable else ": not writable"))
     report(holds=True, what=f"settings: {preferences.config_file(os.environ)}, {preferences.PROJECT_FILE} here, CODEGEN_CHAT_*")
     return code or (0 if writable else SessionError.exit_code)
-
-
-def train(
-    recipe: Annotated[Path | None, typer.Argument(help="What to train; the embedded model's by default.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where the run lives and goes on.")
-    ] = None,
-    minutes: Annotated[float, typer.Option(help="Stop after so long; the same command goes on.")] = float("inf"),
-) -> int:
-    """Train the embedded model anew.
-
-    From its committed recipe; a run that was broken off goes on.
-    """
-    from codegen_chat.train import trainer
-
-    folder = output or preferences.training_folder(os.environ)
-    for event in trainer.train(recipe or Path(trainer.__file__).with_name("nano.toml"), folder, minutes=minutes):
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
-    return 0
