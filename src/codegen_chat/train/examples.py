@@ -92,16 +92,12 @@ def _python(file: Path, tokenizer: Tokenizer, longest: int) -> Iterator[Document
 
 def _session(file: Path, tokenizer: Tokenizer, longest: int) -> Iterator[Document]:
     """Write a session's accepted turns as they are prompted; the person's own code is read and not learned."""
-    part: list[Step] = []
-    whole: Document | None = None
-    for turn in [*History.read(file).turns, None]:
-        longer = [*part, Step(turn.text, turn.code)] if turn else []
-        made = document(longer, tokenizer) if longer else None
-        if made is None or len(made[0]) > longest:
-            if whole and any(whole[1][:-1]):
-                yield whole
-            longer = longer[-1:]
-            made = document(longer, tokenizer) if longer else None
-            if made and len(made[0]) > longest:
-                longer, made = [], None
-        part, whole = longer, made
+    parts: list[list[Step]] = [[]]
+    for turn in History.read(file).turns:
+        step = Step(turn.text, turn.code)
+        if len(document([*parts[-1], step], tokenizer)[0]) > longest:
+            parts.append([])
+        if len(document([step], tokenizer)[0]) <= longest:
+            parts[-1].append(step)
+    made = (document(part, tokenizer) for part in parts if part)
+    return (each for each in made if any(each[1][:-1]))
