@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 
-def draw(events: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw training and held-out loss (nats a token) against steps, as SVG; nothing where matplotlib is not installed."""
+def draw(log: Path, out: Path) -> None:
+    """Draw what a run's `curve.jsonl` tells, training and held-out loss (nats a token), as SVG; nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  an extra, and heavy
     except ImportError:
         return
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axes = figure.subplots()
     trained = [(event["step"], event["loss"]) for event in events if event["loss"] is not None]
@@ -25,4 +26,4 @@ def draw(events: Sequence[dict[str, Any]], path: Path) -> None:
     )  # fmt: skip
     axes.set(xlabel="steps", ylabel="loss (nats a token)", ylim=(0, None))
     axes.legend(frameon=False)
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    figure.savefig(out, format="svg", metadata={"Date": None})

@@ -243,10 +243,8 @@ def tune(init: str, data: Path, folder: Path, lesson: Lesson, means: Means) -> I
     _check(folder, facts)
     if means.shard and "RANK" not in os.environ:
         raise UsageError("sharding needs several processes: start it with torchrun")
-    if "RANK" in os.environ and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if "RANK" in os.environ:
+        _join()
     try:
         run = Tuning(started, (examples.train, examples.held_out), folder, lesson, means)
         events = _run(run, facts)
@@ -256,19 +254,32 @@ def tune(init: str, data: Path, folder: Path, lesson: Lesson, means: Means) -> I
             return
         yield from ({"skipped": line} for line in examples.skipped)
         yield from events
+        curve.draw(folder / "curve.jsonl", folder / "curve.svg")
         yield {"model": str(publish(started, folder, lesson.lora))}
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def _join() -> None:
+    """Join the processes that torchrun started.
+
+    Its store outlives a restart and still has the addresses of those that died: each attempt has names of its own in it.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    attempt = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=attempt, rank=rank, world_size=world)
+
+
 def _run(run: Tuning, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Train to the end or until the minutes are over; evaluate and save every so many steps."""
     log = run.folder / "curve.jsonl"
-    past = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-    told = [event for event in past if event["step"] <= run.step and run.step]  # what came after the state is done again
-    if run.rank == 0:
-        log.write_text("".join(json.dumps(event) + "\n" for event in told), encoding="utf-8")
+    if run.rank == 0:  # what came after the state is done, and told, again; a line may be torn
+        past = log.read_text(encoding="utf-8").splitlines(keepends=True) if run.step and log.is_file() else []
+        told = [line for line in past if line.endswith("\n") and json.loads(line)["step"] <= run.step]
+        log.write_text("".join(told), encoding="utf-8")
     began = since = time.monotonic()
     losses: list[float] = []
     tokens = run.tokens
@@ -282,12 +293,11 @@ def _run(run: Tuning, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "validation": run.evaluate(),
             "rate": round((run.tokens - tokens) / (time.monotonic() - since)),
         }
-        run.save(facts)
-        told.append(event)
+        if run.step:
+            run.save(facts)
         if run.rank == 0:
             with log.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(event) + "\n")
-            curve.draw(told, run.folder / "curve.svg")
         return event
 
     if run.step == 0:
