@@ -144,16 +144,17 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--folder", type=Path, default=None, help="where data and runs lie; a run there goes on")
     arguments.add_argument("--sessions", type=int, default=120)
-    arguments.add_argument("--epochs", type=int, default=4)
+    arguments.add_argument("--epochs", type=int, default=2)
     arguments.add_argument("--judged", type=int, default=15, help="sessions judged in each kind of words")
     given = arguments.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     if not (folder / "data").is_dir():
         write(folder / "data", given.sessions)
     models = {"nano, as shipped": "nano"}
-    for name, flags in (("all weights", []), ("LoRA of rank 16", ["--lora", "16"])):
+    lesson = ["--epochs", str(given.epochs), "--batch", "1024", "--every", "30"]
+    for name, flags in (("all weights", ["--rate", "5e-4"]), ("LoRA of rank 16", ["--rate", "2e-3", "--lora", "16"])):
         run = folder / name.split()[0]
-        command = ["train", "--init", "nano", str(folder / "data"), "-o", str(run), "--epochs", str(given.epochs), *flags]
+        command = ["train", "--init", "nano", str(folder / "data"), "-o", str(run), *lesson, *flags]
         subprocess.run([sys.executable, "-m", "codegen_chat.cli", *command], check=True)
         models[name] = str(run / "model")
     with Kernel.start() as kernel:
