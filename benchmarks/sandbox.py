@@ -9,12 +9,15 @@ figures of busy ones are theirs.
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +43,7 @@ def main() -> None:
     with ipykernel() as cell:
         figures |= turns(cell)
         figures |= starts()
-    figures |= snapshots() | limits()
+    figures |= snapshots() | limits() | programs()
     if "--json" in sys.argv:
         print(json.dumps(figures))
     else:
@@ -108,7 +111,11 @@ def turns(cell: Callable[[str], object] | None) -> dict[str, object]:
                     for m in range(8):
                         kernel.forget(f"{n} {m}")
                     kernel.forget(back)
-    return {name: middle(some) for name, some in times.items()}
+    found: dict[str, object] = {name: middle(some) for name, some in times.items()}
+    if cell is not None:
+        of_cell = statistics.median(times["turn, bare"]) / statistics.median(times["ipykernel: a cell"])
+        found["turn, bare, of a cell of ipykernel"] = f"{of_cell:.2f}"
+    return found
 
 
 def starts() -> dict[str, object]:
@@ -149,8 +156,17 @@ def snapshots() -> dict[str, object]:
 
 
 def processes() -> list[int]:
-    """Return the numbers of all processes."""
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    """Return the numbers of all processes below this one."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(") ")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [os.getpid()]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
 
 
 def private(pid: int) -> float | None:
@@ -187,6 +203,20 @@ def limits() -> dict[str, object]:
             assert {end.status for end in ends} == {"memory"}, ends
             found[f"memory bomb at 600 MB, {name}: ended after, most"] = f"{1000 * max(end.duration for end in ends):.0f}"
     return found
+
+
+def programs() -> dict[str, object]:
+    """A whole `exec` of one line, from the shell's view, beside Python itself."""
+    times: dict[str, list[float]] = {}
+    commands = {
+        "exec --json of one line, the whole process": [sys.executable, "-m", "codegen_chat.cli", "exec", "-", "--json"],
+        "python of one line, the whole process": [sys.executable, "-"],
+    }
+    for _ in range(9):
+        for name, command in commands.items():
+            done = partial(subprocess.run, command, input=b"print(1)", stdout=subprocess.DEVNULL, check=True)
+            times.setdefault(name, []).append(timed(done))
+    return {name: middle(some) for name, some in times.items()}
 
 
 if __name__ == "__main__":

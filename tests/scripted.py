@@ -21,22 +21,27 @@ from codegen_chat.lm.model import CodeGen
 END = "<|endoftext|>"
 SCRIPT = ("total = sum([1, 2, 3])\n", "print(total)\n")
 AFTER_COLON = "\n    return 1\n"
+FILLED = "    return 2"
 
 
-def write(folder: Path, script: tuple[str, ...] = SCRIPT) -> Path:
-    """Write the checkpoint of a script."""
+def write(folder: Path, script: tuple[str, ...] = SCRIPT, marks: tuple[str, ...] = ()) -> Path:
+    """Write the checkpoint of a script. With `marks`, those of CodeGen2, a gap is filled with a line."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    lines = ["".join(piece for piece, _ in byte_level.pre_tokenize_str(line)) for line in (*script, AFTER_COLON)]
-    words = [END, *letters, *lines]
+    lines = ["".join(piece for piece, _ in byte_level.pre_tokenize_str(line)) for line in (*script, AFTER_COLON, FILLED)]
+    words = [END, *letters, *lines, *marks]
     identity = {word: token for token, word in enumerate(words)}
     backend = tokenizers.Tokenizer(models.BPE(identity, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([END])
+    backend.add_tokens([tokenizers.AddedToken(mark, normalized=False) for mark in marks])
 
-    chain = ["Ċ", *lines[:-1], END]
-    follows = [*pairwise(chain), (":", lines[-1]), (lines[-1], END)]
+    *scripted, after_colon, filled = lines
+    chain = ["Ċ", *scripted, END]
+    follows = [*pairwise(chain), (":", after_colon), (after_colon, END)]
+    if marks:
+        follows += [(marks[0], filled), (filled, marks[-1])]
     config = Config(n_layer=1, n_embd=32, n_head=4, rotary_dim=4, vocab_size=len(words), n_positions=512, eos_token_id=0)
     model = CodeGen(config)
     with torch.no_grad():

@@ -9,6 +9,7 @@ import pytest
 
 import codegen_chat
 from codegen_chat import Completion, Delta, Settings
+from tests import scripted
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,31 @@ def test_complete_stops_before_a_string(model: codegen_chat.Model) -> None:
     assert (completion.text, completion.finish_reason) == ("\n    ret", "stop")
 
 
+def test_several_prompts_are_what_each_is_alone(model: codegen_chat.Model) -> None:
+    texts = ["def f():", "x", "\n"]
+    together = model.complete(texts, n=2, temperature=5.0, max_new_tokens=4, seed=3)
+    alone = [model.complete(text, n=2, temperature=5.0, max_new_tokens=4, seed=3) for text in texts]
+    assert [[one.text for one in drawn] for drawn in together] == [[one.text for one in drawn] for drawn in alone]
+    assert model.complete([]) == []
+
+
+def test_features_and_logits_of_a_text(model: codegen_chat.Model) -> None:
+    ids = model.tokenizer.encode("def f():")
+    assert model.features("def f():").shape == (len(ids), 32)
+    assert (model.features("def f():") == model.features(ids)).all()
+    assert (model.logits("def f():") == model.logits(ids)).all()
+
+
+def test_a_gap_is_filled_by_a_model_that_knows_how(model: codegen_chat.Model, tmp_path: Path) -> None:
+    with pytest.raises(
+        codegen_chat.UsageError, match=r"^scripted cannot fill gaps: it knows no <mask_1>, <sep>, <eom>\. CodeGen2"
+    ):
+        model.infill("def f(", "):")
+    folder = scripted.write(tmp_path / "codegen2", marks=("<mask_1>", "<sep>", "<eom>"))
+    (filled,) = codegen_chat.load(folder).infill("def f():", "# end")
+    assert (filled.text, filled.finish_reason) == ("    return 2", "stop")
+
+
 def test_stream_ends_with_the_completion(model: codegen_chat.Model) -> None:
     *pieces, completion = model.stream("def f():")
     assert isinstance(completion, Completion)
@@ -54,7 +80,7 @@ def test_stream_ends_with_the_completion(model: codegen_chat.Model) -> None:
 )
 def test_arguments_out_of_range(model: codegen_chat.Model, arguments: dict[str, object]) -> None:
     with pytest.raises(codegen_chat.UsageError, match=r"complete\(\): "):
-        model.complete("x", **arguments)  # type: ignore[arg-type]
+        model.complete("x", **arguments)  # type: ignore[call-overload]
 
 
 def test_a_prompt_past_the_window(model: codegen_chat.Model) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen_chat.choose import choose
+from codegen_chat.choose import RULES, Choice, Ran, Rule, examples, normal
+from codegen_chat.choose import choose as choose_among
 from codegen_chat.turn import Change, Execution, Status, Typed
 
 
@@ -14,6 +18,10 @@ def said(stdout: str = "", value: object = None, *names: str, status: Status = "
     typed = None if value is None else Typed(type(value).__name__, value)
     changes = tuple(Change("+", name, "int") for name in names)
     return Execution(status, stdout=stdout, value=None if value is None else repr(value), typed_value=typed, changes=changes)
+
+
+def choose(executions: Sequence[Execution], text: str = "", rules: Sequence[Rule] = RULES) -> int:
+    return choose_among([Ran(execution) for execution in executions], text, rules).index
 
 
 def test_the_largest_group_wins() -> None:
@@ -70,3 +78,58 @@ def test_the_chosen_one_has_no_lesser_group(outcomes: list[tuple[str, Status]]) 
         assert outcomes[best][1] == "ok"
         assert sound.count(outcomes[best][0]) == max(map(sound.count, sound))
         assert outcomes.index(outcomes[best]) == best
+
+
+def test_every_rule_decides_and_gives_its_reason() -> None:
+    one, two = said("1\n"), said("2\n")
+    cases: dict[Rule, tuple[list[Ran], str, str]] = {
+        "runs": ([Ran(said("3\n", status="error")), Ran(one)], "", "the others failed"),
+        "examples": ([Ran(one), Ran(two, examples=1)], "", "the examples in the words hold"),
+        "asked": ([Ran(said("", None, "x")), Ran(one)], "Print it.", "it does what the words ask"),
+        "agree": ([Ran(one), Ran(two, count=2)], "", "2 of 3 gave the same"),
+        "leave": ([Ran(said("", None, "a")), Ran(said("", None, "b"), count=2)], "", "2 of 3 left the same names"),
+        "likely": ([Ran(one, logprob=-3.0), Ran(two, logprob=-1.0)], "", "it is the likeliest"),
+    }
+    assert tuple(cases) == RULES == get_args(Rule)
+    for rule, (candidates, text, reason) in cases.items():
+        assert choose_among(candidates, text) == Choice(1, reason)
+        others = tuple(other for other in RULES if other not in {rule, "leave" if rule == "agree" else rule})
+        assert choose_among(candidates, text, others).index == 0, rule
+
+
+def test_the_reason_says_where_there_was_nothing_to_choose() -> None:
+    assert choose_among([Ran(said("1\n"), count=4)]) == Choice(0, "all 4 did the same")
+    assert choose_among([Ran(said("1\n")), Ran(said("2\n"))]) == Choice(0, "it came first")
+    assert choose_among([Ran(said(status="error")), Ran(said(status="error"))]) == Choice(0, "none of them ran")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Write square, so that square(3) is 9.", ["square(3) == (9)"]),
+        ("f('ab') should return 'ba', f(\"\") -> \"\"", ["f('ab') == ('ba')", 'f("") == ("")']),
+        ("For example `top([1, [2]], 2)` gives `[1, [2]]`.", ["top([1, [2]], 2) == ([1, [2]])"]),
+        (">>> add(1, 2)\n3\n>>> add(-1, 1.5)\n0.5", ["add(1, 2) == (3)", "add(-1, 1.5) == (0.5)"]),
+        ("f(g(2)) == {'a': 1} and f(0) evaluates to None", ["f(g(2)) == ({'a': 1})"]),
+        ("pair(1) must be equal to (1, 1)", ["pair(1) == ((1, 1))"]),
+        ("What is square(12)?", []),
+        ("Call it f(x) = x + 1", []),
+        ("Print f(3).", []),
+        ("f(1) is 3rd, f(2) is a number", []),
+        ("f(1 is 2", []),
+    ],
+)
+def test_examples_in_words(text: str, found: list[str]) -> None:
+    assert examples(text) == found
+
+
+def test_words_that_tell_what_to_show_and_words_that_do_not() -> None:
+    silent, loud = said("", None, "x"), said("1\n")
+    assert choose([silent, silent, loud], "What is x?") == choose([silent, silent, loud], "Then tell me x") == 2
+    assert choose([silent, silent, loud], "Compute what share the first has.") == 0
+
+
+def test_programs_that_differ_in_nothing_but_their_looks_are_one() -> None:
+    assert normal("x = 'a'  # so\n\n") == normal('x="a"')
+    assert normal("x = 1") != normal("x = 1.0")
+    assert normal(" x = (") == "x = ("

@@ -269,15 +269,32 @@ def test_results_choose_among_candidates() -> None:
 
 
 def test_candidates_run_from_the_same_state() -> None:
-    conversation = talk("x = [1]\n", "x = x + [2]\nprint(x)\n", "x = x + [2]\nprint(x)\n")
+    conversation = talk("x = [1]\n", "x = x + [2]\nprint(x)\n", "x += [2]\nprint(x)\n")
     list(conversation.run("One."))
     events = list(conversation.run("Two.", samples=2))
     assert [event.execution.stdout for event in events if isinstance(event, Executed)] == ["[1, 2]\n"] * 2
     assert [event.candidate for event in events if isinstance(event, Output)] == [0, 1]
 
 
+def test_a_program_that_several_wrote_runs_once_and_counts_for_each() -> None:
+    conversation = talk("x = 1\n", "x = 2\n", "x=2  # so\n")
+    events = list(conversation.run("One.", samples=3))
+    assert ran(conversation) == ["x = 1", "x = 2"]
+    assert [event.candidate for event in events if isinstance(event, Executed)] == [0, 1, 2]
+    (chosen,) = [event for event in events if isinstance(event, Chosen)]
+    assert (chosen, chosen.reason) == (Chosen(1, 3), "2 of 3 left the same names")
+
+
+def test_examples_in_the_words_choose() -> None:
+    codes = ["def f(x):\n    return x + x\n"] * 2 + ["def f(x):\n    return x * x\n", "def f(x):\n    return 1 / 0\n"]
+    conversation = talk(*codes)
+    events = list(conversation.run("Write a function f that squares, so that f(3) is 9.", samples=4))
+    (chosen,) = [event for event in events if isinstance(event, Chosen)]
+    assert (chosen, chosen.reason) == (Chosen(2, 4), "the examples in the words hold")
+
+
 def test_the_states_of_the_unchosen_are_forgotten() -> None:
-    conversation = talk("x = 1\n", "x = 2\n", "x = 2\n")
+    conversation = talk("x = 1\n", "x = 2\n", "x = 1 + 1\n")
     turn = committed(list(conversation.run("One.", samples=3)))
     assert set(sandbox(conversation).states) == {None, ROOT, turn.id}
     assert len(sandbox(conversation).forgotten) == 2

@@ -16,7 +16,8 @@ codegen_chat` loads no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
 
 if TYPE_CHECKING:
     from codegen_chat.api import Model, Session, load

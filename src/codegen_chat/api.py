@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 from codegen_chat import prompt as prompts
 from codegen_chat.attention.record import Attention, Piece, parts, pieces, split
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto") -> Model:
-    """Load a model: "nano" (embedded), a checkpoint's folder, or the name of one in the hub's cache. Nothing is downloaded.
+    """Load a model: "nano" (embedded), a checkpoint's folder, or a name that `models ls` shows as here. Nothing is downloaded.
 
     `dtype` is auto, fp32, bf16, fp16, int8 or int4; `device` auto, cpu, cuda, ... On a CPU the native step computes, where it was
     built and knows the dtype, and torch where not; auto is then the dtype that the weights are stored in. Raises
@@ -77,6 +77,7 @@ class Model:
         """The model's vocabulary."""
         return self.engine.tokenizer
 
+    @overload
     def complete(
         self,
         prompt: str,
@@ -88,16 +89,46 @@ class Model:
         stop: Sequence[str] = (),
         n: int = 1,
         seed: int = 0,
-    ) -> list[Completion]:
-        """Continue a text `n` times, with seeds from `seed` on.
+    ) -> list[Completion]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[list[Completion]]: ...
+
+    def complete(
+        self,
+        prompt: str | list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[Completion] | list[list[Completion]]:
+        """Continue a text `n` times, with seeds from `seed` on; of several texts each, one after the other, a list for each.
 
         None is the checkpoint's own default; temperature 0 is greedy, and then all n are alike. The text ends before the first
         of the `stop` strings. Raises UsageError for a value out of range, ContextWindowExceeded for a prompt past the window.
         """
-        asked, sampling = self._asked(prompt, max_new_tokens, temperature, top_p, top_k, stop, seed)
-        events = self.engine.complete_many(asked, [replace(sampling, seed=seed + index) for index in range(n)])
-        ended = [event for event in events if isinstance(event, Completed)]
-        return [event.completion for event in sorted(ended, key=lambda event: event.candidate)]
+        found: list[list[Completion]] = []
+        for text in [prompt] if isinstance(prompt, str) else prompt:
+            asked, sampling = self._asked(text, max_new_tokens, temperature, top_p, top_k, stop, seed)
+            events = self.engine.complete_many(asked, [replace(sampling, seed=seed + index) for index in range(n)])
+            ended = [event for event in events if isinstance(event, Completed)]
+            found.append([event.completion for event in sorted(ended, key=lambda event: event.candidate)])
+        return found[0] if isinstance(prompt, str) else found
 
     def stream(
         self,
@@ -130,13 +161,47 @@ class Model:
             raise UsageError("complete(): stop is a list of strings that are not empty")
         return Prompt(prompt, prompts.stop_strings(*stop), max_new_tokens), drawing(settings, self.engine.sampling)
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return the logits after each of T tokens, float32 (T, vocabulary)."""
-        return self.engine.logits(ids)
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Fill the gap between two texts `n` times: for CodeGen2 models, which were trained to.
 
-    def features(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return the last hidden states of T tokens, float32 (T, n_embd)."""
-        return self.engine.features(ids)
+        Arguments and errors as in `complete`; UsageError where the model's vocabulary has no `<mask_1>`, `<sep>` and `<eom>`.
+        """
+        marks = ("<mask_1>", "<sep>", "<eom>")
+        if any(len(self.tokenizer.encode(mark)) != 1 for mark in marks):
+            raise UsageError(f"{self.name} cannot fill gaps: it knows no {', '.join(marks)}. CodeGen2 models do")
+        prompt = f"{prefix}<mask_1>{suffix}<|endoftext|><sep><mask_1>"
+        return self.complete(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            stop=["<eom>"],
+            n=n,
+            seed=seed,
+        )
+
+    def logits(self, text: str | Sequence[int]) -> NDArray[np.float32]:
+        """Return the logits after each of T tokens of a text, or of ids, float32 (T, vocabulary)."""
+        return self.engine.logits(self._ids(text))
+
+    def features(self, text: str | Sequence[int]) -> NDArray[np.float32]:
+        """Return the last hidden states of T tokens of a text, or of ids, after the final LayerNorm: float32 (T, n_embd)."""
+        return self.engine.features(self._ids(text))
+
+    def _ids(self, text: str | Sequence[int]) -> Sequence[int]:
+        return self.tokenizer.encode(text) if isinstance(text, str) else text
 
     def attentions(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return what T tokens attend to in each head, float32 (layers, heads, T, T); see `Attention.weights`.

@@ -14,14 +14,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from codegen_chat import prompt as prompts
-from codegen_chat.choose import choose
+from codegen_chat.choose import RULES, Ran, Rule, choose, examples, normal
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.guard import blank
 from codegen_chat.guard import guard as guarding
+from codegen_chat.literals import copying
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import (
     Accept,
@@ -53,7 +54,7 @@ class Options:
     """How turns are run. `sampling` None: the checkpoint's own; `timeout` in seconds, None: the sandbox's own.
 
     `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
-    `guard`: a line that cannot stand is drawn again while it is written.
+    `guard`: a line that cannot stand is drawn again while it is written. `rules`: how to choose among candidates.
     """
 
     samples: int = 1
@@ -63,6 +64,7 @@ class Options:
     max_new_tokens: int = 256
     timeout: float | None = None
     execute: bool = True
+    rules: tuple[Rule, ...] = RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,11 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Among `of` candidates the results chose this one."""
+    """Among `of` candidates the results chose this one; `reason` says in a few words why."""
 
     candidate: int
     of: int
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +282,7 @@ class Conversation:
             if self.options.fallback and len(candidates) == 1 and candidates[0].failed:
                 yield Fallback(self.options.fallback)
                 yield from more(self.options.fallback)
-                yield from self._run(candidates[1:])
+                yield from self._run(candidates)
             yield from self._settle(candidates)
 
         yield from self._keeping(candidates, steps())
@@ -300,14 +303,15 @@ class Conversation:
         One is shown as it grows, several each as a whole.
         """
         room = self.options.max_new_tokens
-        prompt = Prompt(prompt_text, prompts.conversation_stop, room)
+        copy = copying(drawn[0].turn.text) if self.options.guard else None
+        prompt = Prompt(prompt_text, prompts.conversation_stop, room, copy)
         yield from self._complete(completer, drawn, prompt, draws, accept)
         for candidate, sampling in zip(drawn, draws, strict=True):
             if blank(candidate.turn.code) and not candidate.interrupted:
                 yield Notice("Only comments came: drawn again, with a leading comment banned.")
                 temperature = sampling.temperature or FALLBACK_TEMPERATURE
                 again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
-                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room)
+                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room, copy)
                 yield from self._complete(
                     completer,
                     [candidate],
@@ -340,15 +344,26 @@ class Conversation:
             yield from _relay(completer.complete_many(prompt, draws, accept=accept), take)
 
     def _run(self, candidates: list[_Candidate]) -> Events:
-        """Execute the candidates that do something, until one is interrupted."""
+        """Execute the candidates that do something and have not run, until one is interrupted. A program runs once."""
         executor = self._sandbox()
         if executor is None:
             return
+        ran: dict[str, _Candidate] = {}
         for candidate in candidates:
-            if not blank(candidate.turn.code):
-                execution = yield from self._execute(executor, candidate)
-                if execution.status == "interrupted":
-                    return
+            if blank(candidate.turn.code):
+                continue
+            first = ran.setdefault(normal(candidate.turn.code), candidate)
+            if candidate.turn.execution is not None:
+                continue
+            if first.turn.execution is not None:
+                first.count += 1
+                candidate.like = first.index
+                candidate.turn = replace(candidate.turn, execution=first.turn.execution)
+                yield Executed(first.turn.execution, candidate.index)
+                continue
+            execution = yield from self._execute(executor, candidate)
+            if execution.status == "interrupted":
+                return
 
     def _settle(self, candidates: list[_Candidate]) -> Events:
         """Let the results choose among the candidates, and commit the chosen one."""
@@ -361,16 +376,36 @@ class Conversation:
         if executor is None:
             yield self._commit(candidates, replace(runnable[0].turn, accepted=True))
             return
-        ran = [(candidate, candidate.turn.execution) for candidate in runnable if candidate.turn.execution]
-        executions = [execution for _, execution in ran]
-        interrupted = executions[-1].status == "interrupted"
-        best = ran[-1 if interrupted else choose(executions, candidates[0].turn.text)][0]
-        for candidate, _ in ran:
+        ran = [candidate for candidate in runnable if candidate.turn.execution and candidate.like is None]
+        best, reason = ran[-1], "it was interrupted"
+        if best.turn.execution and best.turn.execution.status != "interrupted":
+            choice = choose(self._judged(executor, ran), candidates[0].turn.text, self.options.rules)
+            best, reason = ran[choice.index], choice.reason
+        for candidate in ran:
             if candidate is not best and candidate.turn.accepted:
                 executor.forget(candidate.turn.id)
         if len(candidates) > 1:
-            yield Chosen(best.index, len(candidates))
+            yield Chosen(best.index, len(candidates), reason)
         yield self._commit(candidates, best.turn)
+
+    def _judged(self, executor: Executor, ran: list[_Candidate]) -> list[Ran]:
+        """Return what is known of candidates that have run. Examples in the words are tried in a throw-away fork of each."""
+        tests = examples(ran[0].turn.text) if len(ran) > 1 else []
+
+        def holds(candidate: _Candidate, test: str) -> bool:
+            code = f"not not ({test})"
+            running = executor.execute(code, parent=candidate.turn.id, turn=None, timeout=self.options.timeout)
+            return last_execution(running).value == "True"
+
+        return [
+            Ran(
+                candidate.turn.execution or Execution("interrupted"),
+                candidate.turn.completion.logprob if candidate.turn.completion else 0.0,
+                candidate.count,
+                sum(holds(candidate, test) for test in tests) if candidate.turn.accepted else 0,
+            )
+            for candidate in ran
+        ]
 
     def _execute(self, executor: Executor, candidate: _Candidate) -> Generator[Event, None, Execution]:
         """Run a candidate; it is accepted if its code did not fail."""
@@ -424,6 +459,10 @@ class _Candidate:
 
     index: int
     turn: Turn
+    count: int = 1
+    """How many candidates wrote its program."""
+    like: int | None = None
+    """The earlier candidate that wrote the same program, and ran in its place."""
 
     @property
     def completion(self) -> Completion:

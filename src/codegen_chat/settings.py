@@ -161,6 +161,11 @@ def sessions_folder(environment: Mapping[str, str]) -> Path:
     return _xdg(environment, "XDG_DATA_HOME", ".local/share") / "sessions"
 
 
+def models_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder of the models that were added or converted; those of the hub stay in its own cache."""
+    return _xdg(environment, "XDG_DATA_HOME", ".local/share") / "models"
+
+
 def history_file(environment: Mapping[str, str]) -> Path:
     """Return the path of what was typed in the REPL."""
     return _xdg(environment, "XDG_STATE_HOME", ".local/state") / "history"

@@ -22,6 +22,10 @@ Monotone: for a longer text it never shows fewer characters, and once it says th
 Accept = Callable[[str], bool]
 """A guard: called at a line end with the completion's text so far; False asks for another draw of the last line."""
 
+Copy = Callable[[str], Sequence[tuple[str, float]]]
+"""Of a completion's text so far, the texts with which it may go on as a copy of a literal of the words, and by how much the
+logits of the tokens that they begin with are to rise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -40,6 +44,7 @@ class Prompt:
     text: str
     stop: Stop
     max_new_tokens: int
+    copy: Copy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,8 @@ class Execution:
     """What happened when a turn's code ran. Strings are clean: no control, bidi or escape character but newline and tab.
 
     `value` is the repr of a last expression, `typed_value` the same as data; `prints` are the first arguments of the print calls
-    in order; `duration` is in seconds; `truncated` counts the characters of output dropped over the limit.
+    in order (None of an empty one; str where there is no JSON for it); `duration` is in seconds; `truncated` counts the
+    characters of output dropped over the limit.
     """
 
     status: Status

@@ -67,6 +67,20 @@ def test_every_layout_holds_the_same_model(tiny_folder: Path, folder: Path, layo
     assert (logits(folder) == logits(tiny_folder)).all()
 
 
+def test_a_pickle_of_views_and_turned_matrices_is_read_in_place(tiny_folder: Path, folder: Path) -> None:
+    def turn(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        joined = torch.cat([tensors["transformer.ln_f.weight"], tensors["transformer.ln_f.bias"]])
+        turned = {key: tensor.t().contiguous().t() for key, tensor in tensors.items() if "fc_in.weight" in key}
+        return tensors | turned | {"transformer.ln_f.weight": joined[:32], "transformer.ln_f.bias": joined[32:]}
+
+    torch.save(turn(load_file(folder / "model.safetensors")), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert (logits(folder) == logits(tiny_folder)).all()
+    weights, exact = (Weights(path, Config.read(path / "config.json")) for path in (folder, tiny_folder))
+    key = "transformer.h.1.mlp.fc_in.weight"
+    assert (weights.floats(key, 3, 9) == exact.floats(key, 3, 9)).all()
+
+
 def test_what_is_saved_is_loaded(tiny_folder: Path, tmp_path: Path) -> None:
     checkpoint.save(checkpoint.load(tiny_folder), tmp_path / "new")
     ours, theirs = load_file(tiny_folder / "model.safetensors"), load_file(tmp_path / "new" / "model.safetensors")

@@ -678,3 +678,32 @@ def test_a_guard_that_accepts_changes_nothing(tiny_engine: Engine) -> None:
         _, free = drain(tiny_engine.complete(prompt, sampling))
         _, guarded = drain(tiny_engine.complete(prompt, sampling, accept=lambda text: True))
         assert (guarded.text, guarded.token_ids, guarded.redrawn) == (free.text, free.token_ids, 0)
+
+
+# ---------------------------------------------------------------- copies
+
+
+def copy(text: str) -> list[tuple[str, float]]:
+    wanted = "x = 'Zürich 🙂'\n"
+    return [(wanted[len(text) :], 1e3)] if wanted.startswith(text) else []
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, 0.9, seed=3)])
+def test_a_copy_is_drawn_and_the_probabilities_stay_the_models(tiny_engine: Engine, sampling: Sampling) -> None:
+    _, done = drain(tiny_engine.complete(Prompt("ab", everything, 40, copy), sampling))
+    assert done.text.startswith("x = 'Zürich 🙂'\n")
+    ids = tiny_engine.tokenizer.encode("ab")
+    rows = tiny_engine.logits([*ids, *done.token_ids])[len(ids) - 1 :].astype(np.float64)
+    expected = [row[token] - np.log(np.exp(row).sum()) for row, token in zip(rows, done.token_ids, strict=False)]
+    np.testing.assert_allclose(done.logprobs, expected, atol=1e-4)
+
+
+def test_candidates_copy_as_single_completions_do(tiny_engine: Engine) -> None:
+    prompt, samplings = Prompt("ab", everything, 40, copy), [Sampling(0.8, seed=seed) for seed in range(3)]
+    together = {
+        event.candidate: event.completion
+        for event in tiny_engine.complete_many(prompt, samplings)
+        if isinstance(event, Completed)
+    }
+    alone = [drain(tiny_engine.complete(prompt, sampling))[1] for sampling in samplings]
+    assert [together[index].text for index in range(3)] == [done.text for done in alone]

@@ -119,3 +119,11 @@ def test_other_vocabularies_are_refused() -> None:
         Tokenizer(tokenizers.Tokenizer(words))
     with pytest.raises(CheckpointError, match=r"no token <\|endoftext\|>"):
         Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, [])))
+
+
+def test_the_tokens_that_agree_with_a_text(tiny_tokenizer: Tokenizer) -> None:
+    for text in ("x", "import numpy", "Zü", "    return"):
+        data = text.encode()
+        spelled = {token: tiny_tokenizer.token_bytes(token) for token in range(len(tiny_tokenizer))}
+        expected = {token for token, piece in spelled.items() if piece and (data.startswith(piece) or piece.startswith(data))}
+        assert set(tiny_tokenizer.agreeing(data)) == expected

@@ -60,7 +60,7 @@ def main() -> None:
             execution = last_execution(
                 kernel.execute(request["code"], parent=request["parent"], turn=request["turn"], timeout=request["timeout"])
             )
-            print(json.dumps(asdict(execution)), flush=True)
+            print(json.dumps({**asdict(execution), "parked": len(kernel._parked)}), flush=True)
             if request["save"]:
                 kernel.save_files([*execution.files, *request["asks"]], Path(request["save"]))
                 print(json.dumps({}), flush=True)

@@ -67,6 +67,7 @@ class Host:
     """Folders below `folder` that are granted: `given` and `shared` are there."""
     changed: tuple[tuple[str, str, str], ...] = ()
     """Changes of a copy of the package: file, old text, new text."""
+    parked: int = field(init=False, default=0)
     folder: Path = field(init=False)
     token: str = field(init=False)
 
@@ -182,6 +183,7 @@ class Host:
         answer = self._read()
         if save is not None:
             self._read()
+        self.parked = answer.pop("parked")
         failure = answer.pop("failure")
         answer["changes"] = tuple(Change(**change) for change in answer["changes"])
         return Execution(**answer, failure=Failure(**failure) if failure else None)
@@ -247,6 +249,24 @@ class Host:
                 found.add(child)
                 waiting.append(child)
         return found
+
+    def awake(self) -> set[int]:
+        """Those of them that are not stopped: while nothing runs, init alone, and what it was started with."""
+        return {pid for pid in self.sandbox_pids() if _state(pid) not in "TtZX"}
+
+    def left(self, awake: set[int], seconds: float = 5.0) -> list[str]:
+        """Wait until nothing is left of a turn but what belongs there. Return what there is then, if there is more.
+
+        These may be awake. Stopped are the empty state, the parked ones, and a copy that the next turn may run in.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            pids, now = self.sandbox_pids(), self.awake()
+            if now <= awake and len(pids - now) <= 1 + self.parked + 1:
+                return []
+            if time.monotonic() > deadline:
+                return [line for pid in pids for line in _read_proc(pid, "status").splitlines()[:8]]
+            time.sleep(0.02)
 
     def walled_pids(self) -> list[int]:
         """The processes that run a person's code, or could: the zygote, the states, a turn."""

@@ -6,11 +6,10 @@ import json
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 from codegen_chat.turn import Execution
 from tests.sandbox.attacks import Attack
-from tests.sandbox.host import LIMITS, Host, gone
+from tests.sandbox.host import LIMITS, Host
 
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _MARKS = "\u200e\u200f\u061c\u2028\u2029"
@@ -23,7 +22,7 @@ def judged(host: Host, parent: str, attack: Attack) -> list[str]:
     """
     if attack.bomb and not host.limits_in_force():
         return ["not started: the limits are not in force"]
-    before, processes = host.marks(), host.sandbox_pids()
+    before, awake = host.marks(), host.awake()
     out = host.out / attack.name
     asks = tuple(host.filled(name) for name in attack.asks)
     execution = host.execute(
@@ -35,8 +34,7 @@ def judged(host: Host, parent: str, attack: Attack) -> list[str]:
     if reached := host.reached():
         found.append(f"somebody talked to {reached}")
     # Of the kind turns, some may cost the sandbox, and the product starts another.
-    if attack.kind != "turns" and not gone(host.sandbox_pids() - processes, seconds=5):
-        left = [line for pid in host.sandbox_pids() - processes for line in _status(pid)]
+    if attack.kind != "turns" and (left := host.left(awake)):
         found.append(f"a process is left: {left}")
     after = host.marks()
     found += [
@@ -46,13 +44,6 @@ def judged(host: Host, parent: str, attack: Attack) -> list[str]:
     if again != "['of', 'before', 'once more']":
         found.append(f"the state before is {again}")
     return found
-
-
-def _status(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/status").read_text().splitlines()[:8]
-    except OSError:
-        return []
 
 
 def unsafe(text: str) -> set[str]:

@@ -140,6 +140,29 @@ def test_two_kernels_do_not_see_each_other(kernel: Kernel) -> None:
         assert ok(other, "import os\nos.path.exists('mine')").value == "False"
 
 
+def test_a_state_has_no_thread_timer_or_child_of_the_turn_before(kernel: Kernel) -> None:
+    ticks = "def tick():\n  while True:\n    ticks.append(1)\n    time.sleep(0.001)\nthreading.Thread(target=tick, daemon=True).start()"
+    one = state(kernel, f"import os, signal, threading, time\nticks = []\n{ticks}\nwhile not ticks: pass")
+    assert ok(kernel, "n = len(ticks)\ntime.sleep(0.02)\nlen(ticks) - n, threading.active_count()", one).value == "(0, 1)"
+    two = state(kernel, "import os, signal, time\nsignal.alarm(1)\nsignal.setitimer(signal.ITIMER_PROF, 0.01)")
+    assert ok(kernel, "signal.alarm(0)", two).value == "0"
+    three = state(kernel, "import os, time\nif os.fork() == 0:\n  time.sleep(60)")
+    for again in (three, three):
+        waited = run(kernel, "os.waitpid(-1, os.WNOHANG)", again)
+        assert waited.failure is not None
+        assert waited.failure.type == "ChildProcessError"
+
+
+def test_a_turn_runs_from_a_state_as_often_as_from_a_copy_of_it(kernel: Kernel) -> None:
+    one = state(kernel, "import random\nrandom.seed(5)\ng = iter(range(9))\nnext(g)")
+    draws = [ok(kernel, "random.random(), next(g), x if 'x' in globals() else 0", one).value for _ in range(3)]
+    two = new()
+    draws.append(ok(kernel, "x = 1\nrandom.random(), next(g), 0", one, two).value)
+    assert len(set(draws)) == 1
+    assert ok(kernel, "random.random(), next(g), x", two).value != draws[0]
+    assert ok(kernel, "random.random(), next(g), 0", one).value == draws[0]
+
+
 # -- results
 
 
@@ -152,6 +175,14 @@ def test_a_last_expression_is_the_value_and_not_output(kernel: Kernel) -> None:
     assert ok(kernel, "# nothing").value is None
 
 
+@pytest.mark.parametrize("end", ["yield 5", "await x", "return 5"])
+def test_what_is_no_program_does_not_begin_to_run(kernel: Kernel, end: str) -> None:
+    execution = run(kernel, f"print('never')\n{end}")
+    assert (execution.status, execution.stdout) == ("error", "")
+    assert execution.failure is not None
+    assert (execution.failure.type, execution.failure.line) == ("SyntaxError", 2)
+
+
 def test_prints_are_kept_as_data(kernel: Kernel) -> None:
     code = "import numpy as np\nprint(1.5, 'x')\nprint(np.float64(2))\nprint(np.array([1, 2]))\nprint((1, 'a'), float('inf'))\nprint()\n"
     execution = ok(kernel, code + "import sys\nprint('e', file=sys.stderr)")
@@ -162,7 +193,13 @@ def test_prints_are_kept_as_data(kernel: Kernel) -> None:
         Typed("numpy.float64", 2.0),
         Typed("numpy.ndarray", [1, 2]),
         Typed("tuple", [1, "a"]),
+        Typed("NoneType", None),
     )
+
+
+def test_what_has_no_json_is_kept_as_it_is_printed(kernel: Kernel) -> None:
+    code = "import datetime\nd = datetime.date(2024, 2, 29)\nprint(d)\nprint({'a': 1}.keys())\nprint(range(3))"
+    assert ok(kernel, code).prints == (Typed("datetime.date", "2024-02-29"), Typed("dict_keys", ["a"]), Typed("range", [0, 1, 2]))
 
 
 def test_a_print_before_a_failure_is_kept(kernel: Kernel) -> None:
@@ -309,9 +346,9 @@ def test_copies_of_states_that_are_gone_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     files = scratch.Scratch([str(tmp_path / "work")], str(tmp_path / "store"), None)
     (tmp_path / "work" / "f").write_text("1")
-    assert files.keep("one")
+    assert files.keep("one", files.look())
     (tmp_path / "work" / "f").write_text("2")
-    assert files.keep("two")
+    assert files.keep("two", files.look())
     assert len(list((tmp_path / "store").iterdir())) == 2
     files.forget("one")
     assert [path.read_text() for path in (tmp_path / "store").iterdir()] == ["2"]

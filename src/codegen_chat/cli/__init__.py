@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import typer
 
-from codegen_chat.cli import learn, look, machine, once, play, sessions
+from codegen_chat.cli import bench, learn, look, machine, models, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
 from codegen_chat.errors import CodegenChatError, UsageError
@@ -36,6 +36,26 @@ saved.command("ls")(sessions.list_sessions)
 saved.command("show")(sessions.show_session)
 saved.command("rm")(sessions.remove_sessions)
 app.add_typer(saved, name="sessions")
+
+shelf = typer.Typer(
+    help="List, fetch, add, convert, measure, verify and delete models.", rich_markup_mode=None, no_args_is_help=True
+)
+shelf.command("ls")(models.list_models)
+shelf.command()(models.pull)
+shelf.command()(models.add)
+shelf.command()(models.convert)
+shelf.command()(models.report)
+shelf.command()(models.verify)
+shelf.command("rm")(models.remove)
+app.add_typer(shelf, name="models")
+
+measuring = typer.Typer(help="Measure a model: how well it does, how fast it is.", rich_markup_mode=None, no_args_is_help=True)
+measuring.command()(bench.humaneval)
+measuring.command()(bench.mtpb)
+measuring.command()(bench.speed)
+measuring.command()(bench.perplexity)
+measuring.command()(bench.compare)
+app.add_typer(measuring, name="bench")
 
 
 def main() -> None:

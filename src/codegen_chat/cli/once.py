@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,6 +41,10 @@ def complete(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(metavar="TEXT|-", help="What the model continues, as it is; - is standard input.")],
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="What follows the gap that is to be filled: for CodeGen2 models.")] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Add each token of the answer with its natural-log probability.")
+    ] = False,
     as_json: Json = False,
     model: Model = None,
     device: Device = None,
@@ -62,27 +66,45 @@ def complete(
     from codegen_chat.api import load
     from codegen_chat.session.records import completion_to_json
     from codegen_chat.terminal.screen import visible
-    from codegen_chat.turn import Completion
+    from codegen_chat.turn import Completion, Delta
 
     loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
     show = visible if sys.stdout.isatty() else str
-    for index in range(settings.samples):
-        for event in loaded.stream(
-            prompt,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            stop=stop or (),
-            seed=settings.seed + index,
-        ):
-            if not isinstance(event, Completion):
-                sys.stdout.write("" if as_json else show(event.text))
-            else:
-                sys.stdout.write((json.dumps(completion_to_json(event)) if as_json else "") + "\n")
-                if event.finish_reason == "interrupted":
-                    return INTERRUPTED
+
+    def ended(completion: Completion) -> None:
+        pieces = [loaded.tokenizer.decode([token]) for token in completion.token_ids]
+        if as_json:
+            data = completion_to_json(completion) | ({"tokens": pieces} if logprobs else {})
+            sys.stdout.write(json.dumps(data) + "\n")
+        else:
+            lines = [f"{score:9.4f}  {piece!r}" for piece, score in zip(pieces, completion.logprobs, strict=True)]
+            sys.stdout.write("\n" + "".join(f"{line}\n" for line in lines if logprobs))
+        sys.stdout.flush()
+
+    drawing: dict[str, Any] = {
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": settings.top_k,
+        "seed": settings.seed,
+    }
+    if suffix is not None or settings.samples > 1:  # drawn together, told one after another
+        if suffix is not None:
+            completions = loaded.infill(prompt, suffix, n=settings.samples, **drawing)
+        else:
+            completions = loaded.complete(prompt, n=settings.samples, stop=stop or (), **drawing)
+        for completion in completions:
+            sys.stdout.write("" if as_json else show(completion.text))
+            ended(completion)
+        return INTERRUPTED if any(completion.finish_reason == "interrupted" for completion in completions) else 0
+    for event in loaded.stream(prompt, stop=stop or (), **drawing):
+        if isinstance(event, Delta):
+            sys.stdout.write("" if as_json else show(event.text))
             sys.stdout.flush()
+        else:
+            ended(event)
+            if event.finish_reason == "interrupted":
+                return INTERRUPTED
     return 0
 
 

@@ -26,7 +26,10 @@ Samples = Annotated[
     int | None, typer.Option("-n", "--samples", help="How many answers to draw; what they do decides which one is kept.")
 ]
 Fallback = Annotated[int | None, typer.Option(help="How many more to draw where one answer's code fails; 0 is none.")]
-Guard = Annotated[bool | None, typer.Option("--guard/--no-guard", help="Draw a line again that cannot be Python, or not.")]
+Guard = Annotated[
+    bool | None,
+    typer.Option("--guard/--no-guard", help="Copy the words' literals whole, draw again what cannot be Python; or not."),
+]
 Temperature = Annotated[
     float | None, typer.Option(help="0 is greedy. By default what the checkpoint says, as for top-p and top-k.")
 ]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 END_OF_TEXT = 50256
 """`<|endoftext|>` of the GPT-2 vocabulary. Configs before October 2022 said 2, which is the token `#`."""
 
+EIGHT = {(16, 2048), (16, 4096)}
+"""Layers and width of CodeGen2 1B and 3.7B, whose qkv rows lie in eight groups, which their config.json does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -81,7 +84,9 @@ class Config:
             raise CheckpointError("config.json: n_inner must be null or a whole number, layer_norm_epsilon a number")
         if not isinstance(eos, int) or (eos == 2 and data["vocab_size"] > END_OF_TEXT):
             eos = END_OF_TEXT
-        return cls(**{key: data[key] for key in needed}, n_inner=inner, layer_norm_epsilon=float(epsilon), eos_token_id=eos)
+        partitions = data.get("mp_num", _usual_partitions(data["n_layer"], data["n_embd"]))
+        numbers = {key: data[key] for key in needed} | {"n_inner": inner, "eos_token_id": eos, "partitions": partitions}
+        return cls(**numbers, layer_norm_epsilon=float(epsilon))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the published keys, readable by transformers' CodeGenConfig."""
@@ -104,7 +109,11 @@ class Config:
             "bos_token_id": self.eos_token_id,
             "eos_token_id": self.eos_token_id,
             "tie_word_embeddings": False,
-        }
+        } | ({} if self.partitions == _usual_partitions(self.n_layer, self.n_embd) else {"mp_num": self.partitions})
+
+
+def _usual_partitions(n_layer: int, n_embd: int) -> int:
+    return 8 if (n_layer, n_embd) in EIGHT else 4
 
 
 PUBLISHED = {

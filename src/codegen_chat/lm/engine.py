@@ -11,7 +11,7 @@ with a guard, once its line is accepted: what was handed out is never taken back
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -21,8 +21,8 @@ import numpy as np
 
 from codegen_chat.errors import CheckpointError, ContextWindowExceeded, UsageError
 from codegen_chat.lm.lookup import Lookup
-from codegen_chat.lm.sampling import draw
-from codegen_chat.turn import Accept, Completed, Completion, Delta, FinishReason, Prompt, Sampling, Stop, Usage
+from codegen_chat.lm.sampling import NOTHING, draw
+from codegen_chat.turn import Accept, Completed, Completion, Copy, Delta, FinishReason, Prompt, Sampling, Stop, Usage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,7 +172,7 @@ class Engine:
         if room < 0:
             raise ContextWindowExceeded(f"the prompt has {len(tokens)} tokens and the model's window {self.window}: shorten it")
         budget = min(room, prompt.max_new_tokens)
-        drafts = [_Draft(i, sampling, accept, prompt.stop, budget) for i, sampling in enumerate(samplings)]
+        drafts = [_Draft(i, sampling, accept, prompt.stop, budget, prompt.copy) for i, sampling in enumerate(samplings)]
         cached, paused = 0, 0.0
         started = decoding = perf_counter()
 
@@ -312,6 +312,7 @@ class _Draft:
     """The guard, as long as it is asked."""
     stop: Stop
     budget: int
+    copy: Copy | None = None
     drawn: list[_Drawn] = field(default_factory=list)
     draws: int = 0
     """Tokens drawn, those included that were thrown away."""
@@ -354,7 +355,7 @@ class _Draft:
             self._line_logits = logits
         while len(self.drawn) < self.budget:
             sampling = replace(self.sampling, temperature=REDRAW_TEMPERATURE) if self._redraws else self.sampling
-            token, logprob = draw(logits, sampling, self._rng)
+            token, logprob = draw(logits, sampling, self._rng, favoured=self._copied(tokenizer))
             self.draws += 1
             eos = token in ends
             if not eos:
@@ -401,6 +402,19 @@ class _Draft:
             seed=self.sampling.seed,
             redrawn=self.redrawn,
         )
+
+    def _copied(self, tokenizer: Tokenizer) -> Mapping[int, float]:
+        """Return the tokens that go on with a copy of the words' literals, and by how much they are favoured."""
+        if self.copy is None:
+            return NOTHING
+        favoured: dict[int, float] = {}
+        pending = self.drawn[-1].pending if self.drawn else b""
+        for rest, rise in self.copy(self.text):
+            data = rest.encode("utf-8", "replace")
+            if data.startswith(pending):
+                for token in tokenizer.agreeing(data[len(pending) :]) if len(data) > len(pending) else ():
+                    favoured[token] = max(rise, favoured.get(token, 0.0))
+        return favoured
 
     def _add(self, token: int, logprob: float, piece: bytes) -> None:
         """Append a token; a character joins the text when its last byte is there, and bytes that are no UTF-8 as U+FFFD."""

@@ -1,4 +1,7 @@
-"""Where a model lies: in the package, in a folder, or in the Hugging Face hub's local cache. The network is not asked unasked."""
+"""Where models lie: in the package, in a folder, on the own shelf, in the Hugging Face hub's local cache. No network here.
+
+The shelf is `codegen-chat/models` below XDG_DATA_HOME: what was added from elsewhere or converted, by name.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,26 @@ import re
 from pathlib import Path
 
 from codegen_chat.errors import ModelUnavailable
+from codegen_chat.settings import models_folder
 
 EMBEDDED = "nano"
 ASSETS = Path(__file__).parents[1] / "assets"
 
-_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_WEIGHTS = ("*.safetensors", "*.bin")
-_TEXTS = ("*.json", "merges.txt")
+WEIGHTS = ("*.safetensors", "*.bin")
+TEXTS = ("*.json", "merges.txt")
+CARDS = ("README.md", "LICENSE*")
+
+HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
+"""A name, and perhaps a revision."""
+
+SHELF_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 
 
-def locate(name: str, *, download: bool = False) -> Path:
-    """Return the folder of a model: "nano", a folder, or a hub name such as Salesforce/codegen-350M-mono in the cache of HF_HOME.
+def locate(name: str) -> Path:
+    """Return the folder of a model.
 
-    With `download` a hub name that is not in the cache is fetched. Raises ModelUnavailable with one line that says what to do.
+    `name` is "nano", a folder, a name on the shelf, or a hub name such as Salesforce/codegen-350M-mono, with @REVISION or
+    without, that is in the cache of HF_HOME. Raises ModelUnavailable with one line that says what to do.
     """
     if name == EMBEDDED:
         if not (ASSETS / EMBEDDED / "config.json").is_file():
@@ -31,24 +41,30 @@ def locate(name: str, *, download: bool = False) -> Path:
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
-    if not _HUB_NAME.fullmatch(name):
+    if SHELF_NAME.fullmatch(name) and (shelf() / name / "config.json").is_file():
+        return shelf() / name
+    hub_name = HUB_NAME.fullmatch(name)
+    if not hub_name:
         raise ModelUnavailable(
             f"there is no model {name!r}: use {EMBEDDED}, a folder, or a hub name such as Salesforce/codegen-350M-mono"
+            " (`codegen-chat models ls` lists them)"
         )
-    found = _cached(name)
-    if found is None and download:
-        found = _download(name)
+    found = cached(hub_name[1], hub_name[2] or "main")
     if found is None:
+        revision = f" --revision {hub_name[2]}" if hub_name[2] else ""
         raise ModelUnavailable(
-            f"{name} is neither a folder nor in the hub's cache {_cache()}: `hf download {name}` fetches it there"
+            f"{name} is not on this machine: `codegen-chat models pull {hub_name[1]}{revision}` fetches it into {cache()}; "
+            f"with no network, `hf download {hub_name[1]}{revision} --local-dir DIR` there, `codegen-chat models add DIR` here"
         )
     return found
 
 
 def name(path: Path) -> str:
-    """Return what to call the model of a folder in records: "nano", the hub name of a snapshot, else the folder's own name."""
+    """Return what records call the model of a folder: "nano", its name on the shelf or in the hub, else the folder's own."""
     if path == ASSETS / EMBEDDED:
         return EMBEDDED
+    if path.is_relative_to(shelf()):
+        return str(path.relative_to(shelf()))
     repository = _repository(path)
     return repository.removeprefix("models--").replace("--", "/", 1) if repository else path.resolve().name
 
@@ -62,7 +78,7 @@ def revision(path: Path) -> str:
     if _repository(path):
         return path.resolve().name[:12]
     digest = hashlib.sha256()
-    for file in sorted(file for pattern in (*_WEIGHTS, *_TEXTS) for file in path.glob(pattern)):
+    for file in files(path, *WEIGHTS, *TEXTS):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as data:
@@ -72,35 +88,34 @@ def revision(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _cache() -> Path:
+def files(folder: Path, *patterns: str) -> list[Path]:
+    """Return the files of a folder that fit one of the patterns, in order."""
+    return sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+
+
+def shelf() -> Path:
+    """Return the folder of the models that were added or converted."""
+    return models_folder(os.environ)
+
+
+def cache() -> Path:
     """Return the hub's cache folder, by the variables that its own library reads."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 
 
-def _cached(name: str) -> Path | None:
-    """Return the snapshot of a repository's `main` if it is in the cache with a config and weights."""
-    repository = _cache() / f"models--{name.replace('/', '--')}"
+def cached(name: str, revision: str) -> Path | None:
+    """Return the snapshot of a repository's revision if it is in the cache with a config and weights."""
+    repository = cache() / f"models--{name.replace('/', '--')}"
     try:
-        snapshot = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        commit = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
     except OSError:
-        return None
-    whole = (snapshot / "config.json").is_file() and any(file for pattern in _WEIGHTS for file in snapshot.glob(pattern))
-    return snapshot if whole else None
+        commit = revision
+    snapshot = repository / "snapshots" / commit
+    return snapshot if (snapshot / "config.json").is_file() and files(snapshot, *WEIGHTS) else None
 
 
 def _repository(path: Path) -> str:
     """Return `models--org--name` of a snapshot in a hub cache, "" for another folder."""
     parts = path.resolve().parts
     return parts[-3] if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--") else ""
-
-
-def _download(name: str) -> Path:
-    """Fetch a repository into the cache. The hub's library honours HF_TOKEN and HF_HUB_OFFLINE."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  heavy, and needed only here
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[*_WEIGHTS, *_TEXTS]))
-    except Exception as error:  # noqa: BLE001  the library has dozens of kinds
-        reason = str(error).partition("\n")[0]
-        raise ModelUnavailable(f"{name} cannot be fetched: {reason}") from None

@@ -6,6 +6,8 @@ Torch-free and drawn in float64, so that every step, backend and machine that ag
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 PAPER = Sampling(temperature=0.2, top_p=0.95)
 """The sampling of the paper's multi-turn benchmark: the default of a checkpoint that does not say otherwise."""
+
+NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 def defaults(folder: Path) -> Sampling:
@@ -41,19 +45,27 @@ def defaults(folder: Path) -> Sampling:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def draw(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> tuple[int, float]:
+def draw(
+    logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator, *, favoured: Mapping[int, float] = NOTHING
+) -> tuple[int, float]:
     """Draw a token from logits (V,). Return it with its natural-log probability under the untempered model.
 
+    `favoured` tokens are drawn as if their logits were higher by so much.
     One number is taken of `rng` a draw, none for a greedy one. Raises CodegenChatError where a logit is not a number.
     """
     peak = logits.max()  # NaN where any is NaN
     if not np.isfinite(peak):
         raise CodegenChatError("the model's logits are not finite numbers: load it in fp32, or check its weights")
     scores = logits - peak
+    tilted = scores
+    if favoured:
+        tilted = scores.copy()
+        tilted[list(favoured)] += np.fromiter(favoured.values(), np.float32)
+        tilted -= tilted.max()
     if sampling.temperature <= 0:
-        token = int(scores.argmax())
+        token = int(tilted.argmax())
     else:
-        possible, shares = _possible(scores, sampling)
+        possible, shares = _possible(tilted, sampling)
         # By the inverse of the distribution, in the order of the ids: rounding in the logits moves the bounds as little.
         bounds = shares.cumsum()
         place = int(bounds.searchsorted(rng.random() * bounds[-1], side="right"))

@@ -1,8 +1,8 @@
-"""Tensors in files, as numpy arrays: safetensors, sharded safetensors, and the hub's `pytorch_model.bin`. Only that needs torch.
+"""Tensors in files, as numpy arrays: safetensors, the hub's `pytorch_model.bin`, and shards of either. Only pickles need torch.
 
 Reading is strict. A tensor that is missing, of a wrong shape or unknown is refused in one line that names it; only the buffers
-that come and go between versions of transformers are ignored. Tensors are read when they are asked for, by rows where that is
-enough: the peak is what is made of them, and a piece of the largest.
+that come and go between versions of transformers are ignored. A file's header says where its tensors lie, and they are read when
+they are asked for, by rows where that is enough: the peak is what is made of them, and a piece of the largest. Nothing is mapped.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from codegen_chat.errors import CheckpointError
+from codegen_chat.lm.quantize import from_int4, packed_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from codegen_chat.lm.config import Config
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 SINGLE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 SCALE = ".scale"
-"""The suffix of a key that holds the scales of the int8 matrix named before it, one a row."""
+"""The suffix of a key that holds the scales of the int8 or int4 matrix named before it: one a row, or one a group of a row."""
 
 _IGNORED = re.compile(r"transformer\.(h\.\d+\.attn\.(bias|masked_bias|causal_mask|embed_positions)|embed_positions)")
-_TYPES = {
+TYPES = {
     name: np.dtype(kind)
     for name, kind in zip(
         ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"),
@@ -38,107 +39,118 @@ _TYPES = {
         strict=True,
     )
 }
+"""What safetensors calls a number, and how numpy reads it; bfloat16 has the upper half of a float32's bits."""
 
 
-class Stored(Protocol):
-    """The tensors of a file (or of several), by key."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies in a file, from the byte `offset` on, one row after the other."""
 
-    def keys(self) -> list[str]:
-        """Return every tensor's key."""
-        ...
+    path: Path
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+    turned: bool = False
+    """Whether a matrix lies there by columns."""
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
-        ...
-
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return a tensor, or its rows `start` to `stop`, as stored, but bfloat16 as float32."""
-        ...
-
-
-class Safetensors:
-    """One safetensors file: the length of a header in eight bytes, a JSON header that says where each tensor lies, the rest."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with path.open("rb") as file:
-                size = path.stat().st_size
-                length = int.from_bytes(file.read(8), "little")
-                header: dict[str, Any] = json.loads(file.read(min(length, 100_000_000)))
-            header.pop("__metadata__", None)
-            self._tensors = {key: self._place(entry, 8 + length, size) for key, entry in header.items()}
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is damaged or cut short: {first_line(error)}") from None
-
-    @staticmethod
-    def _place(entry: dict[str, Any], base: int, size: int) -> tuple[str, tuple[int, ...], int]:
-        """Return the type, the shape and the offset of a tensor."""
-        kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
-        if kind not in _TYPES or not whole:
-            raise ValueError(f"a tensor of {kind!r}, shape {shape}")
-        if end - begin != math.prod(shape) * _TYPES[kind].itemsize or base + end > size:
-            raise ValueError(f"a tensor that ends at byte {base + end} of {size}")
-        return kind, shape, base + begin
-
-    def keys(self) -> list[str]:
-        """Return every tensor's key."""
-        return list(self._tensors)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
-        return self._tensors[key][1]
-
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return a tensor, or its rows `start` to `stop`, as stored, but bfloat16 as float32."""
-        kind, shape, offset = self._tensors[key]
-        number = _TYPES[kind]
-        row = math.prod(shape[1:])
-        rows = len(range(*slice(start, stop).indices(shape[0]))) if shape else 1
-        array = np.fromfile(self.path, number, rows * row, offset=offset + start * row * number.itemsize)
-        if kind == "BF16":  # the upper half of a float32
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return the tensor, or its rows `start` to `stop`, as stored, but bfloat16 as float32."""
+        number = TYPES[self.kind]
+        if self.turned:
+            wide = Place(self.path, self.kind, self.shape[::-1], self.offset)
+            return np.ascontiguousarray(wide.read().T[start:stop])
+        row = math.prod(self.shape[1:])
+        rows = len(range(*slice(start, stop).indices(self.shape[0]))) if self.shape else 1
+        array = np.fromfile(self.path, number, rows * row, offset=self.offset + start * row * number.itemsize)
+        if len(array) != rows * row:
+            raise CheckpointError(f"{self.path} is damaged or cut short")
+        if self.kind == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
-        return array.reshape(rows, *shape[1:]) if shape else array.reshape(())
+        return array.reshape(rows, *self.shape[1:]) if self.shape else array.reshape(())
 
 
-class _Sharded:
-    """Several files of one kind, with an index that says which key lies in which."""
-
-    def __init__(self, index: Path) -> None:
-        kind: Callable[[Path], Stored] = Safetensors if index.name.startswith(SINGLE) else _pickled
-        try:
-            where: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted(set(where.values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index} is not an index of shards: {first_line(error)}") from None
-        shards: dict[str, Stored] = {}
-        for name in names:
-            if not isinstance(name, str) or Path(name).name != name:  # an index names its neighbours, never a path
-                raise CheckpointError(f"{index} names a shard outside its folder: {name!r}")
-            shards[name] = kind(index.parent / name)
-        held = {name: set(shard.keys()) for name, shard in shards.items()}
-        for key, name in where.items():
-            if key not in held[name]:
-                raise CheckpointError(f"{index.parent / name} lacks the tensor {key} that its index puts there")
-        self._at = {key: shards[name] for key, name in where.items()}
-
-    def keys(self) -> list[str]:
-        return list(self._at)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        return self._at[key].shape(key)
-
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        return self._at[key].read(key, start, stop)
+def safetensors(path: Path) -> dict[str, Place]:
+    """Return the tensors of a safetensors file: the length of a header in eight bytes, a JSON header, the rest."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(min(length, 100_000_000)))
+        header.pop("__metadata__", None)
+        return {key: _place(path, entry, 8 + length, size) for key, entry in header.items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short: {first_line(error)}") from None
 
 
-def _pickled(path: Path) -> Stored:
-    from codegen_chat.lm.checkpoint import Pickled  # noqa: PLC0415  torch, for pickles only
+def _place(path: Path, entry: dict[str, Any], base: int, size: int) -> Place:
+    kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+    if kind not in TYPES or not whole:
+        raise ValueError(f"a tensor of {kind!r}, shape {shape}")
+    if end - begin != math.prod(shape) * TYPES[kind].itemsize or base + end > size:
+        raise ValueError(f"a tensor that ends at byte {base + end} of {size}")
+    return Place(path, kind, shape, base + begin)
 
-    return Pickled(path)
+
+def _sharded(index: Path) -> dict[str, Place]:
+    """Return the tensors of several files of one kind, with an index that says which key lies in which."""
+    read = safetensors if index.name.startswith(SINGLE) else _pickled
+    try:
+        where: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(where.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {first_line(error)}") from None
+    shards: dict[str, dict[str, Place]] = {}
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:  # an index names its neighbours, never a path
+            raise CheckpointError(f"{index} names a shard outside its folder: {name!r}")
+        shards[name] = read(index.parent / name)
+    for key, name in where.items():
+        if key not in shards[name]:
+            raise CheckpointError(f"{index.parent / name} lacks the tensor {key} that its index puts there")
+    return {key: shards[name][key] for key, name in where.items()}
+
+
+def _pickled(path: Path) -> dict[str, Place]:
+    from codegen_chat.lm.checkpoint import pickled  # noqa: PLC0415  torch, for pickles only
+
+    return pickled(path)
+
+
+LAYOUTS: dict[str, Callable[[Path], dict[str, Place]]] = {
+    SINGLE: safetensors,
+    SINGLE + ".index.json": _sharded,
+    PICKLED: _pickled,
+    PICKLED + ".index.json": _sharded,
+}
+"""What a folder may hold, by the name of the file that is read first."""
+
+
+def write_safetensors(
+    path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], pieces: Iterator[NDArray[Any]], metadata: dict[str, str]
+) -> Iterator[int]:
+    """Write a file piece by piece: `tensors` are the kind and shape of each key, `pieces` their rows in that order.
+
+    Yields the number of bytes after each piece. The header is filled up so that the tensors begin at a multiple of eight.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for key, (kind, shape) in tensors.items():
+        begin, end = end, end + math.prod(shape) * TYPES[kind].itemsize
+        header[key] = {"dtype": kind, "shape": shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        written = 0
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece).data)
+            written += piece.nbytes
+            yield written
+    if written != end:
+        raise AssertionError(f"{written} bytes were written for tensors of {end}")
 
 
 class Weights:
@@ -148,68 +160,82 @@ class Weights:
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
-        layouts: dict[str, Callable[[Path], Stored]] = {
-            SINGLE: Safetensors,
-            SINGLE + ".index.json": _Sharded,
-            PICKLED: _pickled,
-            PICKLED + ".index.json": _Sharded,
-        }
-        found = next((name for name in layouts if (folder / name).exists()), None)
+        found = next((name for name in LAYOUTS if (folder / name).exists()), None)
         if found is None:
-            raise CheckpointError(f"{folder} holds no weights: none of {', '.join(layouts)}")
+            raise CheckpointError(f"{folder} holds no weights: none of {', '.join(LAYOUTS)}{_instead(folder)}")
         self.config = config
-        self._stored = layouts[found](folder / found)
-        self._keys = set(self._stored.keys())
-        self._check(folder, shapes(config))
+        self.places = LAYOUTS[found](folder / found)
+        self._shapes = shapes(config)
+        self._check(folder)
 
-    def _check(self, folder: Path, wanted: dict[str, tuple[int, ...]]) -> None:
+    def _check(self, folder: Path) -> None:
         """Refuse a tensor that is missing, of a wrong shape, or unknown."""
-        keys, shape = self._keys, self._stored.shape
-        if missing := [key for key in wanted if key not in keys]:
+        places, wanted = self.places, self._shapes
+        if missing := [key for key in wanted if key not in places]:
             raise CheckpointError(f"{folder} lacks the tensor {missing[0]}{_and_more(missing)}")
-        for key, right in wanted.items():
-            if shape(key) != right:
-                raise CheckpointError(f"{folder}: {key} has the shape {shape(key)}, and config.json asks for {right}")
-            if key + SCALE in keys and shape(key + SCALE) != right[:1]:
-                raise CheckpointError(f"{folder}: {key + SCALE} has the shape {shape(key + SCALE)}, not {right[:1]}")
-        unknown = sorted(key for key in keys if key.removesuffix(SCALE) not in wanted and not _IGNORED.fullmatch(key))
+        for key, whole in wanted.items():
+            right, scales = packed_shape(whole) if self.is_int4(key) else (whole, whole[:1])
+            if places[key].shape != right:
+                raise CheckpointError(f"{folder}: {key} has the shape {places[key].shape}, and config.json asks for {right}")
+            if key + SCALE in places and places[key + SCALE].shape != scales:
+                raise CheckpointError(f"{folder}: {key + SCALE} has the shape {places[key + SCALE].shape}, not {scales}")
+        unknown = sorted(key for key in places if key.removesuffix(SCALE) not in wanted and not _IGNORED.fullmatch(key))
         if unknown:
             raise CheckpointError(f"{folder} has a tensor that CodeGen has not: {unknown[0]}{_and_more(unknown)}")
 
     @property
     def dtype(self) -> str:
-        """How the weights are stored: int8, fp16, or what is best read as fp32."""
+        """How the weights are stored: int4, int8, fp16, or what is best read as fp32."""
+        if any(map(self.is_int4, self._shapes)):
+            return "int4"
         if self.is_int8("transformer.wte.weight"):
             return "int8"
-        return "fp16" if self._stored.read("transformer.wte.weight", 0, 1).dtype == np.float16 else "fp32"
+        return "fp16" if self.places["transformer.wte.weight"].kind == "F16" else "fp32"
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
-        return self._stored.shape(key)
+        """Return the shape of a weight, however it is packed."""
+        return self._shapes[key]
 
     def is_int8(self, key: str) -> bool:
         """Tell whether a matrix is stored as int8 with the scales of its rows."""
-        return key + SCALE in self._keys
+        return key + SCALE in self.places and self.places[key].kind == "I8"
+
+    def is_int4(self, key: str) -> bool:
+        """Tell whether a matrix is stored as int4, two numbers a byte, with the scales of its groups."""
+        return key + SCALE in self.places and self.places[key].kind == "U8"
 
     def floats(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return a tensor, or some rows, in the floating point that it is stored in; int8 rows times their scales, in float32."""
-        array = self._in_order(key, start, stop)
-        if array.dtype == np.int8 and self.is_int8(key):
-            return array.astype(np.float32) * self._in_order(key + SCALE, start, stop).astype(np.float32)[:, None]
+        """Return a weight, or some rows, in the floating point that it is stored in; int8 and int4 times their scales in float32.
+
+        The rows of qkv are q, k and v in the order of the heads.
+        """
+        if not key.endswith("qkv_proj.weight"):
+            return self.published(key, start, stop)
+        ordered: NDArray[Any] = heads_in_order(self.published(key), self.config.partitions)[start:stop]
+        return ordered
+
+    def published(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return what `floats` does, with the rows of qkv in the published order."""
+        if self.is_int4(key):
+            return from_int4(*self.packed(key, start, stop), self._shapes[key][1])
+        if self.is_int8(key):
+            numbers, scales = self.packed(key, start, stop)
+            return numbers.astype(np.float32) * scales[:, None]
+        array = self.places[key].read(start, stop)
         if array.dtype.kind != "f":
             raise CheckpointError(f"{key} is stored as {array.dtype}, which is no weight")
         return array
 
     def int8(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,)."""
-        return self._in_order(key, start, stop), self._in_order(key + SCALE, start, stop).astype(np.float32)
+        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,); qkv's in the order of the heads."""
+        if not key.endswith("qkv_proj.weight"):
+            return self.packed(key, start, stop)
+        numbers, scales = (heads_in_order(array, self.config.partitions)[start:stop] for array in self.packed(key))
+        return numbers, scales
 
-    def _in_order(self, key: str, start: int, stop: int | None) -> NDArray[Any]:
-        """Read rows of a tensor; those of qkv with q, k and v in the order of the heads."""
-        if not key.removesuffix(SCALE).endswith("qkv_proj.weight"):
-            return self._stored.read(key, start, stop)
-        ordered: NDArray[Any] = heads_in_order(self._stored.read(key), self.config.partitions)[start:stop]
-        return ordered
+    def packed(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Return rows of an int8 or int4 matrix as they are stored, in the published order, and their scales."""
+        return self.places[key].read(start, stop), self.places[key + SCALE].read(start, stop).astype(np.float32)
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -248,3 +274,20 @@ def first_line(error: Exception) -> str:
 
 def _and_more(keys: list[str]) -> str:
     return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+
+
+def _instead(folder: Path) -> str:
+    """Say which file of another framework or format lies there, if one does."""
+    others = (
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "adapter_model.safetensors",
+        "*.gguf",
+        "*.ckpt",
+        "*.pt",
+        "*.onnx",
+        "*.bin",
+        "*.safetensors",
+    )
+    found = next((path.name for pattern in others for path in sorted(folder.glob(pattern))), None)
+    return f"; {found} is of another kind" if found else ""

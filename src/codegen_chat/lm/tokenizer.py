@@ -6,6 +6,7 @@ By the raw `tokenizers` library. The wrappers around it that clean up spaces or 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import tokenizers
@@ -31,6 +32,9 @@ class Tokenizer:
         self._backend = backend
         self._added = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}
         self._bytes: dict[int, bytes] = {}
+        self._ids: dict[bytes, int] = {}
+        self._sorted: list[bytes] = []
+        self._longest = 0
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self._size = max(vocabulary.values()) + 1
         letters = set("".join(word for word, token in vocabulary.items() if token not in self._added))
@@ -53,6 +57,10 @@ class Tokenizer:
                 raise CheckpointError(f"{whole} is not a tokenizer: {_first_line(error)}") from None
         return cls(_from_parts(folder))
 
+    def save(self, path: Path) -> None:
+        """Write it as a `tokenizer.json`."""
+        self._backend.save(str(path))
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text. Lone surrogates (bytes that were no UTF-8) become question marks."""
         ids: list[int] = self._backend.encode(text.encode("utf-8", "replace").decode("utf-8"), add_special_tokens=False).ids
@@ -72,6 +80,21 @@ class Tokenizer:
         found = self._bytes.get(token)
         if found is None:
             found = self._bytes[token] = self._spell(token)
+        return found
+
+    def agreeing(self, data: bytes) -> list[int]:
+        """Return every token that these bytes begin with, and every one that begins with them."""
+        if not self._ids:
+            self._ids = {self.token_bytes(token): token for token in range(len(self)) if token not in self._added}
+            self._ids.pop(b"", None)
+            self._sorted = sorted(self._ids)
+            self._longest = max(map(len, self._sorted), default=0)
+        starts = (data[:size] for size in range(1, min(len(data), self._longest + 1)))
+        found = [self._ids[start] for start in starts if start in self._ids]
+        for at in range(bisect_left(self._sorted, data), len(self._sorted)):
+            if not self._sorted[at].startswith(data):
+                break
+            found.append(self._ids[self._sorted[at]])
         return found
 
     def _spell(self, token: int) -> bytes:

@@ -10,30 +10,35 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
-from typing import NoReturn, cast
+from types import SimpleNamespace
 
 from codegen_chat.sandbox import limits, walls, wire
 from codegen_chat.sandbox.scratch import Scratch, clear
 from codegen_chat.sandbox.worker import Walls, zygote
-from codegen_chat.turn import Limits
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import; so would dataclasses and pathlib
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from codegen_chat.turn import Limits
 
 GRACE = 0.3
 """Seconds between SIGINT and SIGKILL."""
 
 _TICK = 0.02
 _TICK_IN_HOST = 0.05  # there are more processes to look through
-_FORK = 5.0
+_COPY = 5.0
 _STOP = 0.5
+_IDLE = 0.01
+"""Seconds of silence after which there is time to get ready for the next turn."""
 _TRIES = 20
 _START = 60.0
 _STUCK = 60
@@ -41,6 +46,7 @@ _NAMES = 1 << 15
 """Characters of file names that are told of a turn."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 def main(control: int, alarm: int) -> NoReturn:
@@ -55,6 +61,8 @@ def main(control: int, alarm: int) -> NoReturn:
     try:
         init.start()
         while True:
+            if not _readable(product, _IDLE):
+                init.prepare()
             head, body = wire.receive(product, reader)
             if head["do"] == "execute":
                 init.execute(head, body)
@@ -69,18 +77,28 @@ def main(control: int, alarm: int) -> NoReturn:
     os._exit(0)
 
 
-@dataclass(slots=True)
-class _State:
-    """A parked process, whose memory is a state of the person's program."""
+class _Process:
+    """A child of ours that holds a state of the person's program in its memory, and the way to it."""
 
-    pid: int
-    handle: int
-    control: socket.socket
-    memory: int = 0
+    def __init__(self, pid: int, handle: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.handle = handle
+        self.control = control
+        self.memory = 0
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
+
+    def order(self, word: bytes, *descriptors: int) -> None:
+        """Wake it and tell it what to do.
+
+        Raises:
+            OSError: It does not listen.
+        """
+        self.control.settimeout(_COPY)
+        wire.send_descriptors(self.control, word, descriptors)
+        self.signal(signal.SIGCONT)
 
     def close(self) -> None:
         self.signal(signal.SIGKILL)
@@ -88,28 +106,48 @@ class _State:
         os.close(self.handle)
 
 
-@dataclass(slots=True)
-class _Run:
-    """A turn that is running: its ends of the channel and of the pipes, and what is known so far."""
+class _State:
+    """A state of the person's program: a parked process, and a copy of it where there is one to run the next turn in.
 
-    serial: int
-    deadline: float
-    channel: socket.socket
-    pipes: dict[int, str]
-    started: float
-    sockets: int
-    free: int
-    reader: wire.Reader = field(default_factory=lambda: wire.Reader(limits.REPORT_BYTES))
-    pending: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
-    state: _State | None = None
-    report: bytes | None = None
-    reason: str = ""
-    note: str = ""
-    remarks: list[str] = field(default_factory=list)
-    kill_at: float | None = None
-    written: int = 0
-    truncated: int = 0
-    ended: bool = False
+    The first turn from a state runs in the process that the state came about in, and the copy stays. The other way round every
+    state would be forked from the one before, and the kernel's bookkeeping of who shares which pages with whom would grow with
+    each; it is most of what a fork costs then. Later ones run in copies.
+    """
+
+    def __init__(self, process: _Process, *, fresh: bool) -> None:
+        self.process = process
+        self.fresh = fresh
+        self.ready: _Process | None = None
+
+    def processes(self) -> list[_Process]:
+        return [self.process, self.ready] if self.ready else [self.process]
+
+    def close(self) -> None:
+        for process in self.processes():
+            process.close()
+
+
+class _Run:
+    """A turn that is running: its process, our ends of the pipes, and what is known so far."""
+
+    def __init__(self, process: _Process, pipes: dict[int, str], serial: int, started: float, deadline: float) -> None:
+        self.process = process
+        self.pipes = pipes
+        self.serial = serial
+        self.started = started
+        self.deadline = deadline
+        self.sockets = 0
+        self.free = 0
+        self.reader = wire.Reader(limits.REPORT_BYTES)
+        self.pending = {"stdout": b"", "stderr": b""}
+        self.report: bytes | None = None
+        self.reason = ""
+        self.note = ""
+        self.remarks: list[str] = []
+        self.kill_at: float | None = None
+        self.written = 0
+        self.truncated = 0
+        self.ended = False
 
 
 class Init:
@@ -119,12 +157,13 @@ class Init:
         self._product = product
         self._alarm = alarm
         self._plan = plan
-        self._limits = Limits(**cast("dict[str, int]", plan["limits"]))
+        self._limits: Limits = SimpleNamespace(**plan["limits"])  # type: ignore[assignment]
         self._namespace = bool(plan["namespace"])
         self._scratch = str(plan["scratch"])
         self._parked: OrderedDict[str, _State] = OrderedDict()
         self._exits: dict[int, int] = {}
         self._zygote: _State | None = None
+        self._next: str | None = None
         os.set_blocking(alarm, False)
 
     # -- start and end
@@ -132,51 +171,52 @@ class Init:
     def start(self) -> None:
         """Make the scratch folder and the empty state; tell the product what the walls' own test found."""
         plan = self._plan
-        uid = cast("int | None", plan["uid"])
+        uid = plan["uid"]
         if self._namespace:
             walls.die_with_parent()
             walls.mount_tmpfs(self._scratch, size=self._limits.disk, files=self._limits.files)
             walls.mount_tmpfs("/dev/shm", size=self._limits.disk // 4, files=256)  # noqa: S108  our namespace's own
         else:
             walls.adopt_orphans()
-            Path(str(plan["store"])).mkdir(mode=0o700)
+            os.mkdir(str(plan["store"]), 0o700)
         shared = ["/dev/shm"] if self._namespace else []  # noqa: S108
         # The folder itself last: once it is the turns', only they make anything in there.
         for folder in (os.environ["HOME"], os.environ["TMPDIR"], self._scratch, *shared):
-            Path(folder).mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
             if uid is not None:
                 os.chown(folder, uid, uid)
-        self._share_tmp(cast("list[str]", plan["below_tmp"]))
+        self._share_tmp(plan["below_tmp"])
         walls.not_dumpable()
-        self._zygote = self._spawn_zygote(uid)
+        zygote = self._spawn_zygote(uid)
+        self._zygote = _State(zygote, fresh=False)
         if self._namespace:
             walls.own_mounts()  # the turns' have no copies to read or change
             walls.mount_tmpfs(str(plan["store"]), size=4 * self._limits.disk, files=16 * self._limits.files)
-        walls.keep_capabilities(*cast("list[int]", plan["keep"]))
-        control = self._zygote.control
-        control.settimeout(_START)
-        answer, _ = wire.receive(control, wire.Reader())
-        self._stop(self._zygote)
-        found = [*cast("list[str]", answer["surprises"]), *walls.seen_from_outside(self._zygote.pid)]
-        self._zygote.memory = self._memory(self._zygote.pid)
+        walls.keep_capabilities(*plan["keep"])
+        zygote.control.settimeout(_START)
+        answer, _ = wire.receive(zygote.control, wire.Reader())
+        self._stop(zygote)
+        found = [*answer["surprises"], *walls.seen_from_outside(zygote.pid)]
+        zygote.memory = self._memory(zygote.pid)
         self._files = Scratch([self._scratch, *shared], str(plan["store"]), uid)
         self._product.sendall(wire.encode({"say": "ready", "surprises": found}))
 
     def _share_tmp(self, needed: list[str]) -> None:
         """Where the interpreter or the like lies below /tmp, make /tmp our folder for such files with that in it."""
         for path in needed:
-            place = Path(os.environ["TMPDIR"]) / Path(path).relative_to("/tmp")  # noqa: S108
-            folder = Path(path).is_dir()
-            (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
+            place = os.environ["TMPDIR"] + path.removeprefix("/tmp")  # noqa: S108
+            folder = os.path.isdir(path)
+            os.makedirs(place if folder else os.path.dirname(place), exist_ok=True)
             if not folder:
-                place.touch()
-            walls.bind(path, str(place))
+                os.close(os.open(place, os.O_WRONLY | os.O_CREAT))
+            walls.bind(path, place)
         if needed:
             walls.bind(os.environ["TMPDIR"], "/tmp")  # noqa: S108
 
-    def _spawn_zygote(self, uid: int | None) -> _State:
+    def _spawn_zygote(self, uid: int | None) -> _Process:
         plan = self._plan
-        ours, theirs = socket.socketpair()
+        ours, theirs = _channel()
         shared = bool(plan["shared_uid"])
         inner = Walls(
             limits=self._limits,
@@ -187,13 +227,13 @@ class Init:
             or not shared
             or (bool(plan["landlock"]) and walls.landlock_version() >= 6),  # it scopes signals
             others=limits.tasks_of_user() if shared and not self._namespace else 0,
-            readable=tuple(cast("list[str]", plan["readable"])),
-            writable=tuple(cast("list[str]", plan["writable"])),
-            search=tuple(cast("list[str]", plan["search"])),
+            readable=tuple(plan["readable"]),
+            writable=tuple(plan["writable"]),
+            search=tuple(plan["search"]),
             scratch=os.environ["HOME"],
-            forbidden=tuple(cast("list[str]", plan["forbidden"])),
+            forbidden=tuple(plan["forbidden"]),
             outside=str(plan["outside"]),
-            imports=tuple(cast("list[str]", plan["imports"])),
+            imports=tuple(plan["imports"]),
             filtered=bool(plan["filtered"]),
         )
         pid = os.fork()
@@ -207,18 +247,19 @@ class Init:
                 sys.excepthook(*sys.exc_info())
             os._exit(1)
         theirs.close()
-        return _State(pid, os.pidfd_open(pid), ours)
+        return _Process(pid, os.pidfd_open(pid), ours)
 
     def end(self) -> None:
         """Leave nothing behind: no process, and no file where the scratch folder is a real one."""
-        for state in (*self._parked.values(), *([self._zygote] if self._zygote else [])):
-            state.close()
+        for process in self._registered():
+            process.close()
         self._parked.clear()
+        self._zygote = None
         self._sweep(set())
         if self._plan["remove"]:
             with contextlib.suppress(OSError):  # the product tries again
                 clear(str(self._plan["remove"]))
-                Path(str(self._plan["remove"])).rmdir()
+                os.rmdir(str(self._plan["remove"]))
 
     def forget(self, turn: str) -> None:
         """Drop a state."""
@@ -233,19 +274,33 @@ class Init:
         data = self._files.read(os.environ["HOME"], name, self._limits.disk)
         self._product.sendall(wire.encode({"say": "file", "there": data is not None}, data or b""))
 
+    def prepare(self) -> None:
+        """Have a copy of the state that the next turn probably runs from, so that it need not wait for one."""
+        likely = self._state(self._next)
+        for state in (self._zygote, *self._parked.values()):
+            if state is not None and state is not likely and state.ready is not None:
+                state.ready.close()
+                state.ready = None
+        if likely is not None and likely.ready is None:
+            self._exits.clear()
+            signal.alarm(_STUCK)
+            likely.ready = self._copied(likely)
+            self._settle_all(None)
+            signal.alarm(0)
+
     # -- one turn
 
     def execute(self, head: wire.Head, code: bytes) -> None:
-        """Run code in a fork of a state; keep the fork as a state of its own where a turn's id is given."""
-        parent, turn = cast("str | None", head["parent"]), cast("str | None", head["turn"])
+        """Run code from a state; keep what comes of it as a state of its own where a turn's id is given."""
+        parent, turn = head["parent"], head["turn"]
         self._exits.clear()
-        signal.alarm(int(cast("float", head["timeout"])) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
-        source = self._zygote if parent is None else self._parked.get(parent)
+        signal.alarm(int(head["timeout"]) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
+        source = self._state(parent)
         started = time.monotonic()
         whole = self._files.return_to(parent) if source is not None else True
-        run = self._fork(source, code, head, started) if source is not None else None
+        run = self._begin(source, code, head, started) if source is not None else None
         if run is None:
-            self._settle_states()  # there may be a child all the same
+            self._settle_all(None)  # there may be a child all the same
             if parent is not None:
                 self.forget(parent)
             self._product.sendall(wire.encode({"say": "gone"}))
@@ -256,6 +311,7 @@ class Init:
             run.remarks.append("files are not what they were in the state before: it had more than is kept")
         self._watch(run)
         self._settle(run, turn)
+        self._next = turn if turn in self._parked else parent
         old = self._oldest()
         self._flush(run)
         self._product.sendall(wire.encode(self._verdict(run, turn), run.report or b""))
@@ -265,52 +321,72 @@ class Init:
         self._reap()
         signal.alarm(0)
 
-    def _fork(self, source: _State, code: bytes, head: wire.Head, started: float) -> _Run | None:
-        """Have a state make a child for a turn. Return None where it does not."""
-        ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        ours.setblocking(False)
+    def _state(self, turn: str | None) -> _State | None:
+        return self._zygote if turn is None else self._parked.get(turn)
+
+    def _copied(self, state: _State) -> _Process | None:
+        """Have a second process in a state. Return the one to run a turn in, None where there is no copy to be had."""
+        copy = self._copy(state.process, b"clone")
+        if copy is None or not state.fresh:
+            return copy
+        state.process, copy, state.fresh = copy, state.process, False
+        state.process.memory = copy.memory
+        return copy
+
+    def _copy(self, source: _Process, how: bytes) -> _Process | None:
+        """Have a parked process make another one like itself, a child of ours too. Return None where it does not."""
+        ours, theirs = _channel()
+        try:
+            source.order(how, theirs.fileno())
+            return self._identified(int(source.control.recv(16)), ours)
+        except (OSError, ValueError):  # it does not listen, or names no process that can be the one
+            ours.close()
+            return None
+        finally:
+            theirs.close()
+
+    def _identified(self, pid: int, control: socket.socket) -> _Process:
+        """Take a process for the copy that was asked for, if it can be: a child of ours that is nothing else."""
+        if pid in {process.pid for process in self._registered()} or _parent(pid) != os.getpid():
+            raise ValueError(pid)
+        return _Process(pid, os.pidfd_open(pid), control)
+
+    def _begin(self, source: _State, code: bytes, head: wire.Head, started: float) -> _Run | None:
+        """Have a process of a state run code. Return None where there is none that would."""
+        if self._plan["shared_uid"] and not self._namespace:
+            limits.follow_user([process.pid for process in source.processes()], self._limits)
+        process, source.ready = source.ready or self._copied(source), None
+        if process is None:
+            return None
+        source.process.signal(signal.SIGSTOP)
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         for descriptor in (out, err):
             os.set_blocking(descriptor, False)
         file = os.memfd_create("code")
-        with open(file, "wb", closefd=False) as stream:
-            stream.write(wire.encode({"label": head["label"], "last": head["turn"] is None}, code))
+        os.write(file, b"%s\n%s" % (str(head["label"]).encode(), code))
         os.lseek(file, 0, os.SEEK_SET)
-        if self._plan["shared_uid"] and not self._namespace:
-            limits.follow_user(source.pid, self._limits)
-        source.control.settimeout(_FORK)
+        deadline = started + float(head["timeout"])
+        run = _Run(process, {out: "stdout", err: "stderr"}, int(head["serial"]), started, deadline)
+        run.sockets, run.free = _sockets(), 0 if self._namespace else _free(self._scratch)
         try:
-            wire.send_descriptors(source.control, b"fork", (theirs.fileno(), out_end, err_end, file))
-            source.signal(signal.SIGCONT)
-            answer = source.control.recv(16)
+            process.order(b"last" if head["turn"] is None else b"run", out_end, err_end, file)
         except OSError:
-            answer = b""
-        finally:
-            theirs.close()
-            for descriptor in (out_end, err_end, file):
-                os.close(descriptor)
-        self._stop(source)
-        if answer != b"forked":
-            ours.close()
+            process.close()
             os.close(out)
             os.close(err)
             return None
-        deadline = started + float(cast("float", head["timeout"]))
-        return _Run(
-            int(cast("int", head["serial"])),
-            deadline,
-            ours,
-            {out: "stdout", err: "stderr"},
-            started,
-            _sockets(),
-            _free(self._scratch),
-        )
+        finally:
+            for descriptor in (out_end, err_end, file):
+                os.close(descriptor)
+        self._stop(source.process)
+        process.control.setblocking(False)
+        return run
 
     def _watch(self, run: _Run) -> None:
         """Serve a running turn until it has reported, ended, or been ended."""
         selector = selectors.DefaultSelector()
-        for source in (run.channel.fileno(), self._alarm, self._product.fileno(), *run.pipes):
+        control = run.process.control.fileno()
+        for source in (control, run.process.handle, self._alarm, self._product.fileno(), *run.pipes):
             selector.register(source, selectors.EVENT_READ)
         step = _TICK if self._namespace else _TICK_IN_HOST
         tick = run.started + step
@@ -322,7 +398,7 @@ class Init:
                 elif key.fd == self._alarm:
                     if run.serial in self._alarms():
                         self._interrupt(run, "interrupted")
-                elif key.fd == run.channel.fileno():
+                elif key.fd == control:
                     self._take_message(run, selector)
                 elif key.fd == self._product.fileno():
                     raise wire.BrokenWireError  # it speaks only between turns: this is its end
@@ -359,23 +435,18 @@ class Init:
         return True
 
     def _take_message(self, run: _Run, selector: selectors.BaseSelector) -> None:
-        """Read from the turn's channel: first who it is, at last its report."""
+        """Read from the turn's channel: its report, and whether it is the turn's process that sends it."""
         try:
-            piece, sender = wire.receive_from(run.channel)
+            piece, sender = wire.receive_from(run.process.control)
         except BlockingIOError:
             return
         except ConnectionResetError:
             piece, sender = b"", 0
         if not piece:
-            selector.unregister(run.channel)
-            if run.state is None:
-                run.ended = True
+            selector.unregister(run.process.control)
             return
         try:
-            if run.state is None:
-                run.state = self._identify(sender, run.channel)
-                selector.register(run.state.handle, selectors.EVENT_READ)
-            elif run.state.pid != sender:
+            if run.process.pid != sender:
                 raise wire.BrokenWireError("another process spoke for the turn")  # noqa: TRY301  the same end for all of these
             for head, body in run.reader.feed(piece):
                 if head.get("report") is True:
@@ -384,35 +455,21 @@ class Init:
             run.note = str(error)
             self._kill(run)
 
-    def _identify(self, sender: int, channel: socket.socket) -> _State:
-        """Take the process that first spoke on a channel for the turn, if it can be."""
-        known = {state.pid for state in self._parked.values()} | {self._zygote.pid if self._zygote else 0}
-        try:
-            handle = os.pidfd_open(sender)
-        except (OSError, ValueError) as error:
-            raise wire.BrokenWireError("nobody there") from error
-        if sender in known or _parent(sender) != os.getpid():
-            os.close(handle)
-            raise wire.BrokenWireError("another process spoke for the turn")
-        return _State(sender, handle, channel)
-
     def _interrupt(self, run: _Run, reason: str) -> None:
         if run.reason:
             return
         run.reason = reason
         run.kill_at = time.monotonic() + GRACE
-        if run.state is not None:
-            run.state.signal(signal.SIGINT)
+        run.process.signal(signal.SIGINT)
 
     def _kill(self, run: _Run) -> None:
-        if run.state is not None:
-            run.state.signal(signal.SIGKILL)
+        run.process.signal(signal.SIGKILL)
         run.ended = True
 
     def _check_use(self, run: _Run) -> None:
         """End a turn whose processes hold too much memory together, or that has filled the disk where no tmpfs stops it."""
-        base = self._zygote.memory if self._zygote else 0
-        turns = self._strays({state.pid for state in self._registered()})
+        base = self._zygote.process.memory if self._zygote else 0
+        turns = self._strays({process.pid for process in self._registered()})
         held = max(0, _sockets() - run.sockets) * limits.SOCKET_BYTES
         if held + sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
             # That counted pages shared between forks for each of them. Exactly is slower, and only asked now.
@@ -431,39 +488,66 @@ class Init:
 
     def _settle(self, run: _Run, turn: str | None) -> None:
         """Stop what goes on as a state, kill what does not, take the last output."""
-        state = run.state
-        alive = state is not None and run.report is not None and not run.reason and not run.note and self._still(state)
-        self._settle_states([state.pid] if state is not None and alive else [])
+        process = run.process
+        wanted = run.report is not None and not run.reason and not run.note
+        alive = self._settle_all(process if wanted else None)
         for pipe in run.pipes:
             while self._take_output(run, pipe, None):
                 pass
             os.close(pipe)
-        if state is None:
-            run.channel.close()
-        elif alive and turn is not None and not run.reason:
-            state.memory = self._memory(state.pid)
+        if alive and turn is not None and not run.reason:
+            if not self._plain(process):
+                process = self._renewed(process)
+            process.memory = self._memory(process.pid)
             self.forget(turn)
-            self._parked[turn] = state
+            self._parked[turn] = _State(process, fresh=True)
         else:
-            run.note = run.note or self._ending(state.pid, run)
-            state.close()
+            run.note = run.note or self._ending(process.pid, run)
+            process.close()
 
-    def _settle_states(self, keep: Collection[int] = ()) -> None:
-        """Leave only the parked processes, stopped, and these: a turn may have made others, and woken or killed some."""
-        self._stop_states()  # first, so that the number of one that has ended is not kept for whoever has it now
-        self._sweep({parked.pid for parked in self._registered()} | set(keep))
-        self._stop_states()
+    def _plain(self, process: _Process) -> bool:
+        """Whether a process that goes on is like a copy of it would be: nothing in it that a fork leaves behind.
+
+        That is threads, signals that wait for it, and the time that it has used up. Timers and children it has ended itself.
+        """
+        facts = dict(line.split(b":\t", 1) for line in _read(f"/proc/{process.pid}/status").splitlines())
+        waiting = int(facts.get(b"SigPnd", b"1"), 16) | int(facts.get(b"ShdPnd", b"1"), 16)
+        return facts.get(b"Threads") == b"1" and not waiting and _seconds(process.pid) < limits.CPU_OF_STATE
+
+    def _renewed(self, process: _Process) -> _Process:
+        """Put a copy in the place of a process, with nothing but its memory and its open files."""
+        copy = self._copy(process, b"fork")
+        self._settle_all(copy)
+        if copy is None:
+            return process
+        process.close()
+        return copy
+
+    def _settle_all(self, keep: _Process | None) -> bool:
+        """Leave only the parked processes and this one, stopped: a turn may have made others, and woken or killed some.
+
+        Return False where there is no such one, it has ended, or it cannot be held.
+        """
+        for _ in range(_TRIES):
+            # First, so that the number of one that has ended is not kept for whoever has it now.
+            stopped = keep is not None and self._stop(keep)
+            self._stop_states()
+            pids = {process.pid for process in self._registered()}
+            if not self._sweep(pids | {keep.pid} if keep is not None and stopped else pids):
+                return stopped  # all were stopped, and there was nobody to wake them
+        return False
 
     def _stop_states(self) -> None:
-        for name, parked in list(self._parked.items()):
-            parked.signal(signal.SIGSTOP)
-            if self._stopped(parked) is False:
+        for name, state in list(self._parked.items()):
+            if not self._stop_all(state):
                 self.forget(name)
-        if self._zygote is not None:
-            self._zygote.signal(signal.SIGSTOP)
-            if self._stopped(self._zygote) is False:
-                self._zygote.close()
-                self._zygote = None
+        if self._zygote is not None and not self._stop_all(self._zygote):
+            self._zygote.close()
+            self._zygote = None
+
+    def _stop_all(self, state: _State) -> bool:
+        stopped = [self._stop(process) for process in state.processes()]
+        return all(stopped)
 
     def _ending(self, pid: int, run: _Run) -> str:
         """How a process that did not report came to its end, in words."""
@@ -476,8 +560,9 @@ class Init:
 
     def _verdict(self, run: _Run, turn: str | None) -> wire.Head:
         """What is said of a turn, none of it in the turn's own words."""
-        written = self._files.written(os.environ["HOME"])
-        if turn in self._parked and not self._files.keep(turn):
+        seen = self._files.look()
+        written = self._files.written(seen, os.environ["HOME"])
+        if turn in self._parked and not self._files.keep(turn, seen):
             run.remarks.append("it has more files than are kept: undo will not take them back")
         return {
             "say": "done",
@@ -503,37 +588,27 @@ class Init:
 
     # -- processes
 
-    def _registered(self) -> list[_State]:
-        return [*([self._zygote] if self._zygote else []), *self._parked.values()]
+    def _registered(self) -> list[_Process]:
+        states = [*([self._zygote] if self._zygote else []), *self._parked.values()]
+        return [process for state in states for process in state.processes()]
 
-    def _stop(self, state: _State) -> bool:
+    def _stop(self, process: _Process) -> bool:
         """Stop a child of ours. Return False where it has ended, or somebody wakes it as fast as we stop it."""
         deadline = time.monotonic() + _STOP
-        while time.monotonic() < deadline:
-            state.signal(signal.SIGSTOP)
-            if (result := self._stopped(state)) is not None:
-                return result
+        while (result := self._stopped(process)) is None and time.monotonic() < deadline:
+            process.signal(signal.SIGSTOP)
+            if (result := self._stopped(process)) is not None:
+                break
             time.sleep(0.0001)
-        return False
+        return result is True
 
-    def _stopped(self, state: _State) -> bool | None:
+    def _stopped(self, process: _Process) -> bool | None:
         """Whether a child of ours is stopped (True), has ended (False), or neither (None)."""
         try:
-            result = os.waitid(os.P_PIDFD, state.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            result = os.waitid(os.P_PIDFD, process.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:
             return False
-        return None if result is None else result.si_code == os.CLD_STOPPED
-
-    def _still(self, state: _State) -> bool:
-        """Stop a turn's process when nobody is left who could wake it."""
-        keep = {parked.pid for parked in self._registered()} | {state.pid}
-        for _ in range(_TRIES):
-            self._sweep(keep)
-            if not self._stop(state):
-                return False
-            if not self._strays(keep):
-                return True
-        return False
+        return None if result is None else bool(result.si_code == os.CLD_STOPPED)
 
     def _oldest(self) -> list[tuple[str, _State]]:
         """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""
@@ -543,26 +618,33 @@ class Init:
         return old
 
     def _too_heavy(self) -> bool:
-        base = self._zygote.memory if self._zygote else 0
-        if sum(max(0, state.memory - base) for state in self._parked.values()) <= self._limits.memory:
+        base = self._zygote.process.memory if self._zygote else 0
+        if sum(max(0, state.process.memory - base) for state in self._parked.values()) <= self._limits.memory:
             return False
-        return sum(self._memory_exactly(state.pid) for state in self._parked.values()) > self._limits.memory
+        return sum(self._memory_exactly(state.process.pid) for state in self._parked.values()) > self._limits.memory
 
-    def _sweep(self, keep: set[int]) -> None:
-        """Kill every process of the sandbox but these and init, and those that they make meanwhile, until none is left."""
+    def _sweep(self, keep: set[int]) -> bool:
+        """Kill every process of the sandbox but these and init, and those that they make meanwhile, until none is left.
+
+        Return whether there were any. That there are none is believed when it is seen twice.
+        """
         deadline = time.monotonic() + 5
-        while strays := self._strays(keep):
-            for pid in strays:
-                with contextlib.suppress(OSError):
-                    handle = os.pidfd_open(pid)
-                    if self._ours(pid):
-                        signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    os.close(handle)
-            time.sleep(0.0002)
-            self._reap()
-            if time.monotonic() > deadline:
-                raise wire.BrokenWireError  # something cannot be killed: the sandbox ends, and with it its namespace
+        found = False
         self._reap()
+        for _ in range(2):
+            while strays := self._strays(keep):
+                found = True
+                for pid in strays:
+                    with contextlib.suppress(OSError):
+                        handle = os.pidfd_open(pid)
+                        if self._ours(pid):
+                            signal.pidfd_send_signal(handle, signal.SIGKILL)
+                        os.close(handle)
+                time.sleep(0.0002)
+                self._reap()
+                if time.monotonic() > deadline:
+                    raise wire.BrokenWireError  # something cannot be killed: the sandbox ends, and with it its namespace
+        return found
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -577,7 +659,7 @@ class Init:
 
         Where we have no namespace ours is everything in our session: the allow-list has no setsid.
         """
-        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  every tick: no objects
+        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         keep = keep | {os.getpid()}
         return [pid for pid in found if pid not in keep and self._ours(pid) and _living(pid)]
 
@@ -586,31 +668,34 @@ class Init:
 
     def _memory(self, pid: int) -> int:
         """Anonymous resident bytes of a process, those included that it shares with its forks."""
-        try:
-            fields = Path(f"/proc/{pid}/statm").read_text().split()
-        except OSError:
-            return 0
-        return (int(fields[1]) - int(fields[2])) * _PAGE
+        fields = _read(f"/proc/{pid}/statm").split()
+        return (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
 
     def _memory_exactly(self, pid: int) -> int:
         """The share of a process in the memory it uses; the bytes above where the kernel does not tell us."""
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            return self._memory(pid)
-        return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
+        lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), self._memory(pid))
+
+
+def _channel() -> tuple[socket.socket, socket.socket]:
+    """A pair of connected sockets, of which the first tells who has sent what it receives."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, theirs
+
+
+def _readable(product: socket.socket, seconds: float) -> bool:
+    return bool(select.select([product], [], [], seconds)[0])
 
 
 def _writable(product: socket.socket) -> bool:
-    selector = selectors.PollSelector()
-    selector.register(product, selectors.EVENT_WRITE)
-    return bool(selector.select(0))
+    return bool(select.select([], [product], [], 0)[1])
 
 
 def _sockets() -> int:
     """How many sockets there are: in our network namespace, or where we have none on the whole machine."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/self/net/sockstat").read_text().split()[2])
+    with contextlib.suppress(IndexError, ValueError):
+        return int(_read("/proc/self/net/sockstat").split()[2])
     return 0
 
 
@@ -621,10 +706,21 @@ def _free(folder: str) -> int:
 
 def _stat(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the state on: state, parent, group, session."""
+    return _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split() or [b"X", *[b"0"] * 12]
+
+
+def _read(path: str) -> bytes:
+    """Read one of the kernel's small files, in as few calls as can be: each turn and each tick asks. b"" where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return [b"X", b"0", b"0", b"0"]
+        return b""
+    try:
+        return os.read(file, 8192)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def _living(pid: int) -> bool:
@@ -633,6 +729,11 @@ def _living(pid: int) -> bool:
 
 def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
+
+
+def _seconds(pid: int) -> float:
+    """The processor time that a process has used."""
+    return sum(map(int, _stat(pid)[11:13])) / _HERTZ
 
 
 def _session(pid: int) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import resource
-from pathlib import Path
+from collections.abc import Iterable
 
-from codegen_chat.turn import Limits
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
+if TYPE_CHECKING:
+    from codegen_chat.turn import Limits
 
 PARKED = 12
 """How many states stay ready to be forked from."""
@@ -22,8 +24,10 @@ CODE_BYTES = 1 << 20
 REPORT_BYTES = 4 << 20
 OPEN_FILES = 256
 SLACK = 8
-"""Processes beyond the turn's own and the parked ones: the zygote, a turn's two short-lived forks, a zombie or two."""
+"""Processes beyond the turn's own and the parked ones: the zygote, copies that are ready or on their way, a zombie or two."""
 
+CPU_OF_STATE = 30.0
+"""Seconds of processor time after which a state goes on in a fork, which has used none."""
 
 HIDDEN_DISK = 1 << 30
 """Bytes that the file system of a real scratch folder may lose while a turn runs: to deleted files, say, or to other programs."""
@@ -63,22 +67,23 @@ def apply(limits: Limits, *, others: int) -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (_least(processes, hard), hard))
 
 
-def follow_user(pid: int, limits: Limits) -> None:
-    """Move a process's soft limit of processes along with the number of threads that our uid has now."""
-    hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
+def follow_user(pids: Iterable[int], limits: Limits) -> None:
+    """Move the soft limit of processes of these along with the number of threads that our uid has now."""
     wanted = tasks_of_user() + limits.processes + PARKED + SLACK
-    resource.prlimit(pid, resource.RLIMIT_NPROC, (_least(wanted, hard), hard))
+    for pid in pids:
+        hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
+        resource.prlimit(pid, resource.RLIMIT_NPROC, (_least(wanted, hard), hard))
 
 
 def tasks_of_user() -> int:
     """Count the threads on this machine that have our uid (those of the sandbox itself show as root's, being non-dumpable)."""
     uid = os.getuid()
     count = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                if entry.stat().st_uid == uid:
-                    count += (entry / "task").stat().st_nlink - 2
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    count += os.stat(f"/proc/{name}/task").st_nlink - 2
             except OSError:
                 continue  # it has ended
     return count
@@ -86,9 +91,10 @@ def tasks_of_user() -> int:
 
 def baseline(field: str) -> int:
     """Read one size of this process from /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
+    with open("/proc/self/status") as lines:
+        for line in lines:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
     raise LookupError(field)
 
 

@@ -11,13 +11,10 @@ import contextlib
 import errno
 import itertools
 import os
-import secrets
 import stat
 import time
+from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 from codegen_chat.sandbox import walls
 
@@ -29,42 +26,22 @@ _FRESH = 20_000_000
 """Nanoseconds in which a file may change again without getting another time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What lies in scratch. `hidden`: there is a folder that cannot be looked into."""
+Use = namedtuple("Use", "files bytes hidden")
+"""What lies in scratch. `hidden`: there is a folder that cannot be looked into."""
 
-    files: int
-    bytes: int
-    hidden: bool
+_Mark = namedtuple("_Mark", "inode changed size mode")
+"""What shows that something is not what it was. The kernel alone sets the time of change."""
 
+_Entry = namedtuple("_Entry", "mode time copy target", defaults=(0, -1, ""))
+"""One thing in a folder: a file's copy has a number in the store, a link its target."""
 
-class _Mark(NamedTuple):
-    """What shows that something is not what it was. The kernel alone sets the time of change."""
-
-    inode: int
-    changed: int
-    size: int
-    mode: int
+_Look = namedtuple("_Look", "mark settled entry")
+"""How something looked when it was what an entry says. `settled`: a change since then would show."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One thing in a folder: a file's copy has a number in the store, a link its target."""
-
-    mode: int
-    time: int = 0
-    copy: int = -1
-    target: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """How something looked when it was what an entry says. `settled`: a change since then would show."""
-
-    mark: _Mark
-    settled: bool
-    entry: _Entry
-
+_Found = dict[str, os.stat_result]
+_Seen = namedtuple("_Seen", "found hidden")
+"""All that there is by its path, and whether there is a folder that cannot be looked into."""
 
 _Files = dict[str, _Entry]
 
@@ -80,26 +57,29 @@ class Scratch:
         self._live: dict[str, _Look] = {}
         self._states: dict[str | None, _Files | None] = {}
         self._at: str | None = ""
-        self.keep(None)
+        self.keep(None, self.look())
 
     def used(self) -> Use:
         """Count what lies there now."""
         found, hidden = _scan(self._folders)
         return Use(len(found), sum(facts.st_blocks * 512 for facts in found.values()), hidden)
 
-    def written(self, folder: str) -> list[str]:
+    def look(self) -> _Seen:
+        """Return what lies there now, for the two below."""
+        return _scan(self._folders)
+
+    def written(self, seen: _Seen, folder: str) -> list[str]:
         """Return the files below a folder that are not what they were in the state that was last returned to, or are new."""
-        found, _ = _scan(self._folders)
         return sorted(
             path.removeprefix(folder + "/")
-            for path, facts in found.items()
+            for path, facts in seen.found.items()
             if stat.S_ISREG(facts.st_mode) and path.startswith(folder + "/")
             if path not in self._live or self._live[path].mark != _mark(facts)
         )
 
-    def keep(self, state: str | None) -> bool:
-        """Make what lies there now the files of a state. Return False, and keep none, where it is too much."""
-        found, hidden = _scan(self._folders)
+    def keep(self, state: str | None, seen: _Seen) -> bool:
+        """Make what was seen the files of a state. Return False, and keep none, where it is too much."""
+        found, hidden = seen
         size = sum(facts.st_size for facts in found.values() if stat.S_ISREG(facts.st_mode))
         files: _Files | None = None
         if not hidden and len(found) <= MOST_FILES and size <= MOST_BYTES:
@@ -141,9 +121,9 @@ class Scratch:
         if self._states.pop(state, None):
             needed = {entry.copy for files in self._states.values() for entry in (files or {}).values()}
             needed |= {look.entry.copy for look in self._live.values()}
-            for name in os.listdir(self._store):  # noqa: PTH208  names are all that is wanted
+            for name in os.listdir(self._store):
                 if int(name) not in needed:
-                    Path(self._store, name).unlink()
+                    os.unlink(f"{self._store}/{name}")
 
     def read(self, folder: str, name: str, most: int) -> bytes | None:
         """Return what is in a file below a folder, None where there is no such ordinary file. No link is followed on the way."""
@@ -164,7 +144,7 @@ class Scratch:
         look = self._live.get(path)
         return look is not None and look.settled and look.mark == _mark(facts)
 
-    def _look(self, files: _Files, found: dict[str, os.stat_result]) -> None:
+    def _look(self, files: _Files, found: _Found) -> None:
         """Note how the files of a state look, so that a change will show."""
         settled = time.time_ns() - _FRESH
         self._live = {
@@ -175,14 +155,14 @@ class Scratch:
 
     def _copied(self, path: str, facts: os.stat_result) -> _Entry:
         if stat.S_ISLNK(facts.st_mode):
-            return _Entry(facts.st_mode, target=str(Path(path).readlink()))
+            return _Entry(facts.st_mode, target=os.readlink(path))
         if not stat.S_ISREG(facts.st_mode):
             return _Entry(facts.st_mode)
         number = next(self._numbers)
         try:
             source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except PermissionError:
-            Path(path).chmod(0o600)
+            os.chmod(path, 0o600)
             source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             os.fchmod(source, stat.S_IMODE(facts.st_mode))
         try:
@@ -195,13 +175,14 @@ class Scratch:
         """Make one thing what it was. A file that is there is written anew in its place: who has it open goes on seeing it."""
         mode = stat.S_IMODE(wanted.mode)
         if stat.S_ISDIR(wanted.mode):
-            Path(path).mkdir(exist_ok=True)
-            Path(path).chmod(mode)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+            os.chmod(path, mode)
         elif stat.S_ISLNK(wanted.mode):
-            Path(path).unlink(missing_ok=True)
-            Path(path).symlink_to(wanted.target)
+            _unlink(path)
+            os.symlink(wanted.target, path)
         elif stat.S_ISFIFO(wanted.mode):
-            Path(path).unlink(missing_ok=True)
+            _unlink(path)
             os.mkfifo(path, mode)
         else:
             target = _open_again(path)
@@ -232,7 +213,7 @@ def clear(folder: str) -> None:
                 for inner, is_inner_folder in _entries(below):
                     if is_inner_folder:  # up to us, so that no path and no recursion gets long
                         os.close(_open_folder(inner, below))
-                        os.rename(inner, secrets.token_hex(8), src_dir_fd=below, dst_dir_fd=top)
+                        os.rename(inner, os.urandom(8).hex(), src_dir_fd=below, dst_dir_fd=top)
                     else:
                         os.unlink(inner, dir_fd=below)
                 os.close(below)
@@ -241,12 +222,15 @@ def clear(folder: str) -> None:
         os.close(top)
 
 
-def _scan(folders: Sequence[str]) -> tuple[dict[str, os.stat_result], bool]:
-    """Return all that there is by its path, and whether a folder could not be looked into. Follows no link."""
-    found: dict[str, os.stat_result] = {}
+def _scan(folders: Sequence[str]) -> _Seen:
+    """Return all that there is by its path. Follows no link."""
+    found: _Found = {}
     hidden = False
     waiting = list(folders)
-    devices = {Path(folder).stat().st_dev for folder in folders if Path(folder).exists()}
+    devices = set()
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            devices.add(os.stat(folder).st_dev)
     while waiting and len(found) <= 4 * MOST_FILES:
         folder = waiting.pop()
         try:
@@ -263,7 +247,7 @@ def _scan(folders: Sequence[str]) -> tuple[dict[str, os.stat_result], bool]:
             continue  # the same
         except OSError:
             hidden = True
-    return found, hidden or bool(waiting)
+    return _Seen(found, hidden or bool(waiting))
 
 
 def _mark(facts: os.stat_result) -> _Mark:
@@ -276,9 +260,14 @@ def _remove(path: str, facts: os.stat_result) -> None:
     with contextlib.suppress(FileNotFoundError):  # it lay in a folder that is removed already
         if stat.S_ISDIR(facts.st_mode):
             clear(path)
-            Path(path).rmdir()
+            os.rmdir(path)
         else:
-            Path(path).unlink()
+            os.unlink(path)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _open_again(path: str) -> int:
@@ -291,7 +280,7 @@ def _open_again(path: str) -> int:
         os.close(descriptor)
     except OSError:
         pass
-    Path(path).unlink(missing_ok=True)
+    _unlink(path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 
 
@@ -311,7 +300,7 @@ def _open_folder(name: str, above: int | None = None) -> int:
     handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=above)
     try:
         with contextlib.suppress(OSError):
-            Path(f"/proc/self/fd/{handle}").chmod(0o700)
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_DIRECTORY)
     finally:
         os.close(handle)

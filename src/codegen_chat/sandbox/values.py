@@ -8,13 +8,16 @@ recognised, never imported.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 import types
 import zlib
-from collections.abc import Iterable
-from typing import Any
+from collections import deque
+from collections.abc import ItemsView, Iterable, KeysView, ValuesView
+
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
+if TYPE_CHECKING:
+    from typing import Any
 
 _NODES = 10_000
 _DEPTH = 16
@@ -41,9 +44,18 @@ def typed(value: Any) -> Kinded:
         return _kind(value), shown(value)
 
 
+def printed(value: Any = None) -> Kinded:
+    """Return the same of what `print` is given first: where there is no JSON for it, its str, which is what it writes."""
+    kind, data = typed(value)
+    return kind, _long(str(value)) if isinstance(data, str) and not isinstance(value, (str, int, float)) else data
+
+
 def shown(value: Any) -> str:
     """Return a repr, cut where it is too long for a screen."""
-    text = repr(value)
+    return _long(repr(value))
+
+
+def _long(text: str) -> str:
     return text if len(text) <= _REPR else text[:_REPR] + "…"
 
 
@@ -51,7 +63,7 @@ def summary(value: Any) -> str:
     """Say in a few words what a name stands for."""
     try:
         return _summary(value)[:120]
-    except Exception:  # noqa: BLE001  the person's own __len__ or __repr__ may raise anything
+    except BaseException:  # noqa: BLE001  the person's own __len__ or __repr__ may raise anything
         return type(value).__name__
 
 
@@ -59,7 +71,7 @@ def fingerprint(value: Any) -> object:
     """Return something comparable that differs when the value was rebound or, as far as is cheap to see, changed in place."""
     try:
         return _fingerprint(value, _Budget(_FINGERPRINT_NODES), 0)
-    except Exception:  # noqa: BLE001  the same
+    except BaseException:  # noqa: BLE001  the same
         return id(value)
 
 
@@ -117,7 +129,7 @@ def _typed(value: Any, budget: _Budget, depth: int) -> Kinded:  # noqa: PLR0911
         return kind, str.__str__(value)
     if isinstance(value, complex):
         return kind, [_inner(value.real, budget, depth), _inner(value.imag, budget, depth)]
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, range, deque, KeysView, ValuesView, ItemsView)):
         return kind, _inner_list(value, budget, depth)
     if isinstance(value, (set, frozenset)):
         return kind, _inner_list(sorted(value, key=repr), budget, depth)
@@ -169,6 +181,8 @@ def _summary(value: Any) -> str:  # noqa: PLR0911
 
 
 def _signature(function: object) -> str:
+    import inspect  # here and no sooner: it costs 5 ms, and not every turn has a function
+
     try:
         return str(inspect.signature(function))  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -217,5 +231,7 @@ def _fingerprint(value: Any, budget: _Budget, depth: int) -> object:  # noqa: PL
 
 def _checksum(array: Any) -> object:
     """A checksum of the first mebibyte of an array's bytes; of what holds objects, their addresses."""
+    import zlib
+
     flat = array.reshape(-1)[: max(1, _FINGERPRINT_BYTES // max(1, array.itemsize))]
     return zlib.crc32(flat.tobytes())

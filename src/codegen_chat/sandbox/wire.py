@@ -12,12 +12,16 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
+TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
+if TYPE_CHECKING:
+    from typing import Any
+
 _LENGTHS = struct.Struct("!II")
 _HEAD = 1 << 20
 _BODY = 1 << 26
 _CREDENTIALS = struct.Struct("3i")
 
-Head = dict[str, object]
+Head = dict[str, "Any"]
 
 
 class BrokenWireError(Exception):
@@ -86,8 +90,8 @@ def send_descriptors(channel: socket.socket, message: bytes, descriptors: Sequen
 
 def receive_descriptors(channel: socket.socket, count: int) -> tuple[bytes, list[int]]:
     """Receive a few bytes and the open files that came along."""
-    message, descriptors, _, _ = socket.recv_fds(channel, 16, count)
-    return message, descriptors
+    message, ancillary, _, _ = channel.recvmsg(16, socket.CMSG_SPACE(4 * count))
+    return message, [descriptor for _, _, data in ancillary for descriptor in struct.unpack(f"{len(data) // 4}i", data)]
 
 
 def receive_from(channel: socket.socket) -> tuple[bytes, int]:

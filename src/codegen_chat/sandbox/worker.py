@@ -1,15 +1,18 @@
 """Behind the wall: the zygote, and what a turn's process does. After the first turn nobody outside can trust anything here.
 
-Every process is a state of the person's program, parked in `serve`. Told to fork, it makes a child two forks away, so that the
-child's parent is init; the child runs one turn, reports, and is parked in its turn.
+Every process is a state of the person's program, parked in `serve`. There it makes a copy of itself when it is told to, and runs
+a turn, which makes it the next state.
 """
 
 from __future__ import annotations
 
-import ast
+import _ast
+import _signal  # type: ignore[import-not-found]
+import _thread
 import atexit
 import builtins
 import contextlib
+import ctypes
 import errno
 import gc
 import importlib
@@ -26,13 +29,10 @@ import threading
 import traceback
 import types
 import warnings
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from codegen_chat.sandbox import limits, syscalls, values, walls, wire
-from codegen_chat.turn import Limits
 
 _PRINTS = 200
 _PRINTS_SIZE = 512 << 10
@@ -43,24 +43,11 @@ _FILE = "<turn"
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
-@dataclass(frozen=True, slots=True)
-class Walls:
-    """What the zygote raises around itself, in init's words."""
-
-    limits: Limits
-    uid: int | None
-    landlock: bool
-    metadata: bool
-    signals: bool
-    others: int
-    readable: tuple[str, ...]
-    writable: tuple[str, ...]
-    search: tuple[str, ...]
-    scratch: str
-    forbidden: tuple[str, ...]
-    outside: str
-    imports: tuple[str, ...]
-    filtered: bool
+Walls = namedtuple(
+    "Walls",
+    "limits uid landlock metadata signals others readable writable search scratch forbidden outside imports filtered",
+)
+"""What the zygote raises around itself, in init's words."""
 
 
 def zygote(control: socket.socket, plan: Walls) -> None:
@@ -87,55 +74,89 @@ def zygote(control: socket.socket, plan: Walls) -> None:
 
 
 def serve(control: socket.socket, main: _Main) -> None:
-    """Wait for forks. In the parent this never returns; each child comes back here after its turn, with a channel of its own."""
+    """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here, on a channel of its own.
+
+    A copy sleeps: until it has to run a turn it does without what Python does in the child of a fork, and so leaves most pages
+    that it shares alone. It can be copied as it is.
+    """
+    asleep = False
     while True:
-        message, descriptors = wire.receive_descriptors(control, 4)
-        if not message:
+        order, descriptors = wire.receive_descriptors(control, 3)
+        if asleep and order != b"clone":
+            _wake()
+            asleep = False
+        if order in {b"run", b"last"}:
+            try:
+                control.sendall(wire.encode({"report": True}, main.turn(*descriptors, last=order == b"last")))
+            except BaseException:  # noqa: BLE001  interrupted while it reported, or its own code has broken ours: init sees the end
+                os._exit(1)
+        elif order in {b"clone", b"fork"}:
+            (channel,) = descriptors
+            child = _clone(asleep=asleep) if order == b"clone" and _CLONE else _fork_twice()
+            if child == 0:
+                os.dup2(channel, control.fileno())
+                asleep = order == b"clone" and bool(_CLONE)
+                if order == b"fork":
+                    main.streams = []  # a thread that stayed behind may have held their locks
+            else:
+                control.sendall(b"%d" % child)
+            os.close(channel)
+        else:
             os._exit(0)
-        generator = random.getstate()
-        outcome = _fork_twice()
-        if outcome:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            control.sendall(b"forked" if outcome > 0 else b"failed")
-            continue
-        # `random` seeds itself anew in a child. A state goes on where it was.
-        random.setstate(generator)
-        control.close()
-        channel, stdout, stderr, code = descriptors
-        control = socket.socket(fileno=channel)
-        control.sendall(wire.encode({"hello": True}))
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        with os.fdopen(code, "rb") as file:
-            ((head, body),) = wire.Reader().feed(file.read())
-        os.close(stdout)
-        os.close(stderr)
-        try:
-            report = main.run(body.decode(), str(head["label"]), last=bool(head["last"]))
-            control.sendall(wire.encode({"report": True}, report))
-        except BaseException:  # noqa: BLE001  interrupted while it reported, or its own code has broken ours: init sees the end
-            os._exit(1)
+
+
+def _clone(*, asleep: bool) -> int:
+    """Make a copy of this process whose parent is ours: init. Return 0 in the copy; here its number, -1 where none was to be had.
+
+    It is a fork but for one flag that the C library has no name for, CLONE_PARENT: a state must not find a child that it never
+    made, and init must be told how the copy ends. What the C library's fork does besides is for programs with threads.
+    """
+    if asleep:
+        sleeping: int = _C.syscall(*_CLONE)
+        return sleeping
+    ctypes.pythonapi.PyOS_BeforeFork()
+    child: int = _C.syscall(*_CLONE)
+    if child:
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+    return child
+
+
+def _wake() -> None:
+    """Do what is left to do of a fork in the child."""
+    generator = random.getstate()
+    ctypes.pythonapi.PyOS_AfterFork_Child()
+    random.setstate(generator)  # it seeds itself anew in a child; a state goes on where it was
 
 
 def _fork_twice() -> int:
-    """Fork a child whose parent is init. Return 0 in the child; here 1, or -1 where no process was to be had."""
+    """The same by other means, for processes with threads: the child's first parent ends at once, and init inherits it."""
+    generator = random.getstate()
+    reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about threads: a daemon of the person's stays behind, as documented
         try:
             middle = os.fork()
+            child = 0 if middle else os.fork()
         except OSError:
-            return -1
-        if middle:
-            # The child may have killed its first parent already: that is no failure of ours.
-            return -1 if os.waitstatus_to_exitcode(os.waitpid(middle, 0)[1]) > 0 else 1
-        try:
-            child = os.fork()
-        except OSError:
-            os._exit(1)
-    if child:
+            middle = child = -1
+    if middle == 0 and child:
+        os.write(writing, b"%d" % child)
         os._exit(0)
-    return 0
+    if middle > 0:
+        os.waitpid(middle, 0)
+        os.set_blocking(reading, False)
+        with contextlib.suppress(BlockingIOError):
+            child = -1
+            child = int(os.read(reading, 16))
+    os.close(reading)
+    os.close(writing)
+    if child == 0:
+        random.setstate(generator)
+    return child
+
+
+_C = ctypes.PyDLL(None)  # it keeps Python's lock, as a fork must
+_CLONE = [ctypes.c_ulong(value) for value in syscalls.clone(walls.thread_number_address())]
 
 
 def _raise(plan: Walls) -> None:
@@ -154,6 +175,9 @@ def _raise(plan: Walls) -> None:
 
 _NO_PROGRAM = "no other program can be run in the sandbox"
 _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"}
+_FORKED: list[bool] = []
+"""Something, where this process may have children."""
+
 _NAMES_OF_HOSTS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
 
 
@@ -173,6 +197,8 @@ def _no_tracker() -> types.ModuleType:
 
 def _say_why(event: str, arguments: tuple[object, ...]) -> None:
     """Refuse by a clear word what the filter would refuse by a number. No wall: native code comes past this."""
+    if event == "os.fork":
+        _FORKED.append(True)
     if event in _PROGRAMS:
         raise PermissionError(errno.EPERM, _NO_PROGRAM)
     if event in _NAMES_OF_HOSTS or (event == "socket.__new__" and arguments[1] in _INTERNET):
@@ -185,10 +211,10 @@ class _Main:
     def __init__(self) -> None:
         self.module = types.ModuleType("__main__")
         # No such file is there, but programs ask for its folder.
-        self.module.__dict__.update(__builtins__=builtins, __file__=str(Path("main.py").absolute()))
+        self.module.__dict__.update(__builtins__=builtins, __file__=f"{os.getcwd()}/main.py")
         self.prints: deque[str] = deque(maxlen=_PRINTS)
         self.seen: dict[str, object] = {}
-        self.stdin: object = None
+        self.streams: list[io.TextIOWrapper] = []
         self._replace_builtins()
 
     def _replace_builtins(self) -> None:
@@ -200,13 +226,13 @@ class _Main:
         def print(  # noqa: A001  it is to be the person's `print`, in a traceback too
             *args: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False
         ) -> None:
-            if args and (file is None or file is sys.stdout):
+            if file is None or file is sys.stdout:
                 with contextlib.suppress(Exception):
-                    self.prints.append(json.dumps(values.typed(args[0])))
+                    self.prints.append(json.dumps(values.printed(*args[:1])))
             ordinary_print(*args, sep=sep, end=end, file=file, flush=flush)  # type: ignore[call-overload]
 
         def input(prompt: object = "", /) -> str:  # noqa: A001  the same
-            if sys.stdin is self.stdin:
+            if sys.stdin in self.streams:
                 ordinary_print(prompt, end="", flush=True)
                 raise EOFError("input() has nobody to ask here: put the value into the code")
             return ordinary_input(prompt)  # from a text that the code has put there
@@ -215,18 +241,23 @@ class _Main:
             ours.__module__, ours.__qualname__, ours.__doc__ = "builtins", theirs.__name__, theirs.__doc__  # as a pickle finds it
             setattr(builtins, theirs.__name__, ours)
 
-    def run(self, code: str, label: str, *, last: bool) -> bytes:
+    def turn(self, stdout: int, stderr: int, code: int, *, last: bool) -> bytes:
         """Run one turn's code and return its report as JSON. After the last one nothing comes: the program ends with it."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.stdin = self.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  the turn's own stdin
-        sys.stdout, sys.stderr = _stream(1), _stream(2)
-        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        label, _, text = os.read(code, limits.CODE_BYTES + 1024).decode().partition("\n")
+        for descriptor in (stdout, stderr, code):
+            os.close(descriptor)
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # `signal` would make enums of it all, each turn
+        self._set_streams()
         self.prints.clear()
+        if _FORKED:
+            _bury()
         process = os.getpid()
         failure: Mapping[str, object] | None = None
         value: object = None
         try:
-            value = self._execute(code, label)
+            value = self._execute(text, label)
         except SystemExit as exit_:
             if exit_.code not in {None, 0}:
                 failure = _failure(exit_, label)
@@ -236,22 +267,31 @@ class _Main:
             _flush()
             os._exit(0 if failure is None else 1)  # a fork of the person's own has come to the end of their code
         report = self._report(value, failure)
+        for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
+            _signal.setitimer(timer, 0)  # a copy has none either
         if last:
             self._end()
         _flush()
         return report
 
+    def _set_streams(self) -> None:
+        """Put the standard streams in their places. They are made once, and anew where the code before has closed one."""
+        if not self.streams or any(map(_closed, self.streams)):
+            self.streams = [open(os.devnull, encoding="utf-8"), _stream(1), _stream(2)]  # noqa: SIM115
+        sys.stdin, sys.stdout, sys.stderr = self.streams
+        vars(sys)["__stdout__"], vars(sys)["__stderr__"] = self.streams[1:]
+
     def _execute(self, code: str, label: str) -> object:
         """Run the code as the module's. Return the value of a last expression."""
         lines = code.splitlines(keepends=True)
         linecache.cache[label] = (len(code), None, lines, label)
-        tree = ast.parse(code, label)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        tree: _ast.Module = compile(code, label, "exec", flags=_ast.PyCF_ONLY_AST, dont_inherit=True)  # type: ignore[assignment]
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
         namespace = self.module.__dict__
-        exec(compile(tree, label, "exec", dont_inherit=True), namespace)  # noqa: S102  what this process is for
-        value = None
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), label, "eval", dont_inherit=True), namespace)  # noqa: S307
+        rest = compile(tree, label, "exec", dont_inherit=True)
+        end = compile(_ast.Expression(last.value), label, "eval", dont_inherit=True) if isinstance(last, _ast.Expr) else None
+        exec(rest, namespace)  # noqa: S102  what this process is for
+        value = eval(end, namespace) if end else None  # noqa: S307
         _join()
         return value
 
@@ -283,7 +323,7 @@ class _Main:
                 "changes": changes[:_NAMES],
                 "names": names,
             }
-        except Exception as error:  # noqa: BLE001  a __repr__ that raises, say: the turn fails by it, as it would at a prompt
+        except BaseException as error:  # noqa: BLE001  a __repr__ that raises, say: the turn fails by it, as it would at a prompt
             report = {"failure": failure or _failure(error, ""), "changes": changes[:_NAMES], "names": names}
         prints: list[str] = []
         size = 0
@@ -306,6 +346,13 @@ def _stream(descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False)), "utf-8", line_buffering=True)
 
 
+def _closed(stream: io.TextIOWrapper) -> bool:
+    try:
+        return stream.closed
+    except ValueError:  # its buffer was taken from it
+        return True
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -314,6 +361,15 @@ def _flush() -> None:
 
 def _join() -> None:
     """Wait for threads and processes, as at the end of a script: nothing that the turn started goes on behind the next one."""
+    if _thread._count():  # noqa: SLF001  else nothing of all this can be
+        _join_threads()
+    if "multiprocessing.process" in sys.modules:
+        for child in sys.modules["multiprocessing.process"].active_children():
+            if not child.daemon:
+                child.join()
+
+
+def _join_threads() -> None:
     for name, mark in (("concurrent.futures.thread", "_shutdown"), ("concurrent.futures.process", "_global_shutdown")):
         if pools := sys.modules.get(name):
             pools._python_exit()  # noqa: SLF001  a pool that nobody has shut down would be waited for without end
@@ -321,29 +377,32 @@ def _join() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-    if "multiprocessing.process" in sys.modules:
-        for child in sys.modules["multiprocessing.process"].active_children():
-            if not child.daemon:
-                child.join()
+
+
+def _bury() -> None:
+    """Take note of the ends of children that were killed behind the turn before: a copy has none."""
+    _FORKED.clear()
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _failure(error: BaseException, label: str) -> dict[str, object]:
     """An exception as data. The traceback keeps the frames of turns; ours and those of libraries are left out."""
     line = 0
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == label:
-            line = step.tb_lineno
-        step = step.tb_next
-    if isinstance(error, SyntaxError) and error.filename == label:
-        line = error.lineno or 0
-    try:
+    text = message = ""
+    with contextlib.suppress(BaseException):  # its own __str__ or __getattribute__ may raise anything
+        step = error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_code.co_filename == label:
+                line = step.tb_lineno
+            step = step.tb_next
+        if isinstance(error, SyntaxError) and error.filename == label:
+            line = error.lineno or 0
         account = traceback.TracebackException.from_exception(error)
         _only_turns(account)
         text = "".join(account.format())
         message = str(error)
-    except Exception:  # noqa: BLE001  its own __str__ may raise anything
-        text = message = ""
     return {"type": type(error).__name__, "message": message[:_TEXT], "line": line, "traceback": text[-_TEXT:]}
 
 

@@ -146,8 +146,8 @@ class Screen:
             case Fallback(samples):
                 self._quiet, self._candidates = True, samples + 1
                 self.note(f"{_brief(self._executions[0])}: {samples} more answers are drawn and run", "yellow")
-            case Chosen(candidate, of):
-                self._chosen(candidate, of)
+            case Chosen(candidate, of, reason):
+                self._chosen(candidate, of, reason)
             case Evicted(turns, tokens):
                 self.note(
                     f"the window is full: the model no longer sees the {len(turns)} oldest turns ({tokens} tokens are left);"
@@ -166,13 +166,13 @@ class Screen:
         self._code.end()
         self._output.end()
 
-    def _chosen(self, candidate: int, of: int) -> None:
-        """Say which candidate is kept, with its code where that was not shown, and what it wrote."""
+    def _chosen(self, candidate: int, of: int, reason: str) -> None:
+        """Say which candidate is kept and why, with its code where that was not shown, and what it wrote."""
         if self._quiet and candidate == 0:
             self.note("none of them did better", "yellow")
             return
         ran = sum(execution.status == "ok" for execution in self._executions.values())
-        self.note(f"kept candidate {candidate + 1} of {of}, {ran} of which ran: what most of them gave", "")
+        self.note(f"kept candidate {candidate + 1} of {of}, {ran} of which ran: {reason}", "")
         if self._quiet:
             self.code(self._completions[candidate].text)
         execution = self._executions[candidate]
