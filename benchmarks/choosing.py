@@ -14,11 +14,11 @@ import sys
 import time
 from pathlib import Path
 
-from codegen_chat.api import load
 from codegen_chat.bench import lanes, mtpb
 from codegen_chat.bench.estimate import mcnemar
 from codegen_chat.bench.mtpb import Mtpb
 from codegen_chat.choose import RULES
+from codegen_chat.models import load
 
 HERE = Path(__file__).parent / "devset"
 

@@ -10,6 +10,7 @@ import pytest
 import codegen_chat
 
 NAMES = [
+    "Attention",
     "Change",
     "CheckpointError",
     "CodegenChatError",

@@ -21,6 +21,7 @@ TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the 
 
 if TYPE_CHECKING:
     from codegen_chat.api import Session
+    from codegen_chat.attention.record import Attention
     from codegen_chat.errors import (
         CheckpointError,
         CodegenChatError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from codegen_chat.turn import Change, Completion, Delta, Execution, Failure, Sampling, Turn, Typed, Usage
 
 __all__ = [
+    "Attention",
     "Change",
     "CheckpointError",
     "CodegenChatError",
@@ -64,6 +66,7 @@ __all__ = [
 _HOMES = {
     "api": ("Session",),
     "models": ("Model", "load"),
+    "attention.record": ("Attention",),
     "settings": ("Settings",),
     "turn": ("Change", "Completion", "Delta", "Execution", "Failure", "Sampling", "Turn", "Typed", "Usage"),
 }

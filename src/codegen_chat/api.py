@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Self
 
+from codegen_chat import prompt as prompts
+from codegen_chat.attention.record import Attention, pieces
 from codegen_chat.conversation import Committed, Conversation, Event, Options
 from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnavailable, SessionError, UsageError
 from codegen_chat.lm import hub
@@ -263,6 +265,13 @@ class Session:
         """Say which models there are and how to get one: lines for a person."""
         return offers()
 
+    def attention(self, number: int | None = None) -> Attention:
+        """Return what the model looked at while it wrote a turn (counted from 1; None: the last one), earlier turns included.
+
+        Those that had left the window by then are left out. Raises UsageError where there is no such turn.
+        """
+        return look(self.model.model, self.turns, number, self.settings.max_new_tokens)
+
     def export(self, path: Path) -> str | None:
         """Write the session as .py, .ipynb, .md or .html. Returns why it is not verified, None where it is.
 
@@ -319,6 +328,17 @@ def _options(settings: Settings) -> Options:
         execute=settings.exec != "off",
         ask=settings.exec == "ask",
     )
+
+
+def look(model: Model, turns: Sequence[Turn], number: int | None, max_new_tokens: int) -> Attention:
+    """Return what a model looks at while it writes one of a conversation's turns; see `Session.attention`."""
+    last = len(turns) if number is None else number
+    if not 0 < last <= len(turns):
+        raise UsageError(f"there is no turn {last} of {len(turns)} to look at" if turns else "there are no turns to look at yet")
+    before, turn = turns[: last - 1], turns[last - 1]
+    fit = prompts.fit(before, turn.text, model.engine.count, model.engine.window, max_new_tokens)
+    seen = [(place, each) for place, each in enumerate(turns[:last], 1) if each.id not in fit.evicted]
+    return model.attention(list(pieces(seen)))
 
 
 def _history(settings: Settings, facts: dict[str, object], resume: Path | None) -> History:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 from typing import TYPE_CHECKING, overload
 
 from codegen_chat import prompt as prompts
+from codegen_chat.attention.record import Attention, Piece, parts, split
 from codegen_chat.errors import UsageError
 from codegen_chat.lm import hub
 from codegen_chat.settings import Settings
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from codegen_chat.lm.engine import Engine
+    from codegen_chat.lm.model import CodeGen
     from codegen_chat.lm.tokenizer import Tokenizer
 
 
@@ -38,7 +42,7 @@ def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto
 
     step = steps.load(folder, dtype, device)
     engine = Engine(step, Tokenizer.load(folder), sampling.defaults(folder))
-    return Model(engine, hub.name(folder), hub.revision(folder))
+    return Model(engine, folder)
 
 
 class Model:
@@ -50,10 +54,11 @@ class Model:
         engine: the completer underneath.
     """
 
-    def __init__(self, engine: Engine, name: str, revision: str) -> None:
+    def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
-        self.name = name
-        self.revision = revision
+        self.name = hub.name(folder)
+        self.revision = hub.revision(folder)
+        self._folder = folder
         self.dtype = engine.step.dtype
         self.device = engine.step.device
         self.backend = engine.step.backend
@@ -188,6 +193,40 @@ class Model:
 
     def _ids(self, text: str | Sequence[int]) -> Sequence[int]:
         return self.tokenizer.encode(text) if isinstance(text, str) else text
+
+    def attentions(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return what T tokens attend to in each head, float32 (layers, heads, T, T); see `Attention.weights`.
+
+        The reference step of torch computes them, in fp32 where the native step serves this model: its weights are then loaded
+        once more, when this is first called. The cache is left as it is. Raises UsageError for more than half of the memory.
+        """
+        from codegen_chat.lm.model import attentions  # noqa: PLC0415  torch
+
+        array = self.engine.checked(ids)
+        config = self.engine.step.config
+        size = 4 * config.n_layer * config.n_head * len(array) ** 2
+        if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
+            raise UsageError(f"the attention of {len(array)} tokens is {size / 1e9:.1f} GB of numbers: shorten the text")
+        return attentions(self._reference, array)
+
+    def attention(self, text: str | Sequence[Piece]) -> Attention:
+        """Return what the tokens of a text attend to. Of a plain text, lines of comments are a turn's words, the others its code.
+
+        Raises UsageError for an empty one, and as `attentions` does.
+        """
+        split_up = list(split(text) if isinstance(text, str) else text)
+        ids = self.tokenizer.encode("".join(piece for _, _, piece in split_up))
+        if not ids:
+            raise UsageError("there is no text to look at")
+        tokens = [self.tokenizer.token_bytes(token) for token in ids]
+        texts = tuple(token.decode("utf-8", "backslashreplace") for token in tokens)
+        return Attention(self.name, texts, parts(split_up, tokens), self.attentions(ids))
+
+    @cached_property
+    def _reference(self) -> CodeGen:
+        from codegen_chat.lm import steps  # noqa: PLC0415  numpy's part of the engine
+
+        return steps.reference(self.engine.step, self._folder)
 
 
 def drawing(settings: Settings, own: Sampling) -> Sampling:

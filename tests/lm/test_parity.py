@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from codegen_chat.lm import checkpoint
-from codegen_chat.lm.model import TorchStep
+from codegen_chat.lm import checkpoint, hub
+from codegen_chat.lm.model import TorchStep, attentions
+from codegen_chat.lm.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-4
@@ -70,6 +71,32 @@ def test_logits_and_hidden_states_of_a_whole_prompt(pair: tuple[Any, TorchStep])
     assert close(step(ids), expected.logits[0, -1].numpy())
     step.truncate(0)
     assert close(step.features(ids), expected.hidden_states[-1][0].numpy())
+
+
+def test_attention_weights(pair: tuple[Any, TorchStep]) -> None:
+    reference, step = pair
+    ids = np.random.default_rng(5).integers(0, 97, size=80)
+    reference.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = torch.cat(reference(torch.from_numpy(ids)[None], output_attentions=True).attentions).numpy()
+    ours = attentions(step.model, ids)
+    assert ours.dtype == np.float32
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() < TOLERANCE  # random weights make scores many times those of trained ones
+
+
+def test_attention_weights_of_a_trained_model(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = checkpoint.load(hub.locate("nano"))
+    checkpoint.save(model, tmp_path)
+    reference = transformers.CodeGenForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    tokenizer = Tokenizer.load(hub.locate("nano"))
+    ids = np.array(
+        tokenizer.encode("# Import libraries.\n\nimport numpy as np\n\n# Set x to 3.\nx = 3\n\n# Double it.\nx = x * 2\n" * 6)
+    )
+    with torch.no_grad():
+        expected = torch.cat(reference(torch.from_numpy(ids)[None], output_attentions=True).attentions).numpy()
+    assert np.abs(attentions(model, ids) - expected).max() < 1e-5
 
 
 def test_logits_token_by_token_and_after_truncation(pair: tuple[Any, TorchStep]) -> None:

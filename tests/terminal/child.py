@@ -18,7 +18,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from codegen_chat.attention.record import Attention, Part
 from codegen_chat.conversation import Conversation, Options
+from codegen_chat.errors import UsageError
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History, newest
 from codegen_chat.settings import Settings
@@ -105,6 +109,14 @@ class Chat:
 
     def models(self) -> list[str]:
         return ["nano  here"]
+
+    def attention(self, number: int | None = None) -> Attention:
+        last = number or len(self.conversation.turns)
+        if not last:
+            raise UsageError("there are no turns")
+        parts = tuple(Part(turn, "code", 2 * turn - 2, 2 * turn) for turn in range(1, last + 1))
+        weights = np.tril(np.ones((1, 1, 2 * last, 2 * last), dtype=np.float32))
+        return Attention("scripted", ("x", "\n") * last, parts, weights / weights.sum(axis=3, keepdims=True))
 
     def export(self, path: Path) -> str | None:
         path.write_text("".join(turn.code for turn in self.conversation.turns))

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import typer
 
-from codegen_chat.cli import bench, machine, models, once, play, sessions
+from codegen_chat.cli import bench, learn, look, machine, models, once, play, sessions
 from codegen_chat.cli.options import INTERRUPTED
 from codegen_chat.cli.repl import repl
 from codegen_chat.cli.watch import watch
@@ -30,9 +30,10 @@ app.command()(play.export)
 app.command()(watch)
 app.command()(once.complete)
 app.command("exec")(once.execute)
+app.command()(look.attention)
 app.command()(machine.doctor)
 app.command()(machine.config)
-app.command()(machine.train)
+app.command()(learn.train)
 
 saved = typer.Typer(help="List, show, delete and check saved sessions.", rich_markup_mode=None, no_args_is_help=True)
 saved.command("ls")(sessions.list_sessions)

@@ -1,4 +1,4 @@
-"""`doctor`, `config` and `train`: what holds on this machine, what is set, and the embedded model made anew."""
+"""`doctor` and `config`: what holds on this machine, and what is set."""
 
 from __future__ import annotations
 
@@ -79,23 +79,3 @@ def config(
 def _written(value: object) -> str:
     """Return a value as a settings file has it; None is what the checkpoint says."""
     return "the checkpoint's own" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def train(
-    recipe: Annotated[Path | None, typer.Argument(help="What to train; the embedded model's by default.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where the run lives and goes on.")
-    ] = None,
-    minutes: Annotated[float, typer.Option(help="Stop after so long; the same command goes on.")] = float("inf"),
-) -> int:
-    """Train the embedded model anew.
-
-    From its committed recipe; a run that was broken off goes on.
-    """
-    from codegen_chat.train import trainer
-
-    folder = output or preferences.training_folder(os.environ)
-    for event in trainer.train(recipe or Path(trainer.__file__).with_name("nano.toml"), folder, minutes=minutes):
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
-    return 0

@@ -270,15 +270,20 @@ class Engine:
 
     def _anew(self, ids: Sequence[int]) -> NDArray[np.int64]:
         """Empty the cache for ids that are looked at from the first on, and check them."""
+        array = self.checked(ids)
+        self._held = []
+        self.step.truncate(0)
+        return array
+
+    def checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        """Return token ids (T,) as an array. Raises UsageError for what is none, ContextWindowExceeded for too many."""
         array = np.asarray(ids, dtype=np.int64)
         if array.ndim != 1 or not len(array):
-            raise UsageError("logits and features take a list of token ids, one at least")
+            raise UsageError("a list of token ids is needed, one at least")
         if array.min() < 0 or array.max() >= self.step.config.vocab_size:
             raise UsageError(f"token ids go from 0 to {self.step.config.vocab_size - 1}")
         if len(array) > self.window:
             raise ContextWindowExceeded(f"{len(array)} tokens are more than the model's window of {self.window}")
-        self._held = []
-        self.step.truncate(0)
         return array
 
 

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 
 def rotary_tables(config: Config, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-    """Return sin and cos, each (n_positions, rotary_dim / 2) in float32: base 10000, frequencies over `rotary_dim`."""
-    inverse = 10000.0 ** (-torch.arange(0, config.rotary_dim, 2, device=device, dtype=torch.float32) / config.rotary_dim)
+    """Return sin and cos, each (n_positions, rotary_dim / 2) in float32: base 10000, frequencies over `rotary_dim`.
+
+    The inverse is taken as the reference takes it, so that its rounding is the reference's: at position 2000 that shows.
+    """
+    inverse = 1.0 / 10000.0 ** (torch.arange(0, config.rotary_dim, 2, device=device, dtype=torch.float32) / config.rotary_dim)
     angles = torch.outer(torch.arange(config.n_positions, device=device, dtype=torch.float32), inverse)
     return angles.sin(), angles.cos()
 
@@ -112,16 +115,13 @@ class Block(nn.Module):
         return after
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of the last T positions over all S: q (B, H, T, D), k and v (B, H, S, D) -> (B, H, T, D).
+def weigh(q: Tensor, k: Tensor) -> Tensor:
+    """Return how much each of the last T positions attends to each of all S: q (B, H, T, D), k (B, H, S, D) -> (B·H, T, S).
 
-    Scores and softmax in float32, as the reference has them. Written out: on a CPU this is faster than SDPA at the lengths of a
-    conversation, forward and backward, and a query of one token needs no mask. On a GPU a whole prompt goes through SDPA.
+    Scores and softmax in float32, as the reference has them; 0 for what comes later. A query of one token needs no mask.
     """
     batch, heads, tokens, width = q.shape
     span = k.shape[2]
-    if q.is_cuda and tokens == span:
-        return scaled_dot_product_attention(q, k, v, is_causal=True)
     flat_q = q.reshape(batch * heads, tokens, width).float()
     flat_k = k.reshape(batch * heads, span, width).float()
     if tokens == 1:
@@ -129,9 +129,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     else:
         mask = torch.full((tokens, span), -torch.inf, device=q.device).triu_(span - tokens + 1)
         scores = torch.baddbmm(mask, flat_q, flat_k.transpose(1, 2), alpha=1 / math.sqrt(width))
-    weights = scores.softmax(dim=-1).to(v.dtype)
-    attended: Tensor = torch.bmm(weights, v.reshape(batch * heads, span, width)).view(batch, heads, tokens, width)
-    return attended
+    return scores.softmax(dim=-1)
+
+
+def gather(weights: Tensor, v: Tensor) -> Tensor:
+    """Return what positions find with weights (B·H, T, S) in v (B, H, S, D): (B, H, T, D)."""
+    found: Tensor = torch.bmm(weights.to(v.dtype), v.reshape(-1, *v.shape[2:])).view(*v.shape[:2], -1, v.shape[3])
+    return found
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of the last T positions over all S: q (B, H, T, D), k and v (B, H, S, D) -> (B, H, T, D).
+
+    Written out: on a CPU this is faster than SDPA at the lengths of a conversation, forward and backward. On a GPU a whole prompt
+    goes through SDPA.
+    """
+    if q.is_cuda and q.shape[2] == k.shape[2]:
+        return scaled_dot_product_attention(q, k, v, is_causal=True)
+    return gather(weigh(q, k), v)
 
 
 class CodeGen(nn.Module):
@@ -163,6 +178,21 @@ class CodeGen(nn.Module):
             x = block(x, sin, cos, attend)
         hidden: Tensor = self.ln_f(x)
         return hidden
+
+
+@torch.inference_mode()
+def attentions(model: CodeGen, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return what T tokens attend to, float32 (layers, H, T, T): `[l, h, i, j]` is how much i does to j, 0 where j is later."""
+    config, device = model.config, model.lm_head.weight.device
+    seen = np.empty((config.n_layer, config.n_head, len(ids), len(ids)), dtype=np.float32)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = weigh(q, k)
+        seen[layer] = weights.cpu().numpy()
+        return gather(weights, v)
+
+    model(torch.from_numpy(ids)[None].to(device), [partial(attend, layer) for layer in range(config.n_layer)])
+    return seen
 
 
 SMALL = 50_000_000

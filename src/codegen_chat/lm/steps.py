@@ -12,6 +12,7 @@ from codegen_chat.lm.stored import Weights
 
 if TYPE_CHECKING:
     from codegen_chat.lm.engine import Step
+    from codegen_chat.lm.model import CodeGen
 
 GPU = Path("/dev/nvidiactl")
 """There where a GPU's driver is: torch need not be imported to see that there is none."""
@@ -36,3 +37,13 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
     from codegen_chat.lm import checkpoint, model  # noqa: PLC0415  torch
 
     return model.TorchStep(checkpoint.load(folder, dtype=dtype, device=device))
+
+
+def reference(step: Step, folder: Path) -> CodeGen:
+    """Return torch's network behind a step, for what only it can show.
+
+    The native step has none: then it is loaded from the step's folder, in fp32 (four bytes a weight, beside the step's own).
+    """
+    from codegen_chat.lm import checkpoint, model  # noqa: PLC0415  torch
+
+    return step.model if isinstance(step, model.TorchStep) else checkpoint.load(folder, dtype="fp32", device="cpu")

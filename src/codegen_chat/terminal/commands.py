@@ -33,6 +33,7 @@ COMMANDS = (
     Command("/show", "[N|all]", "the program so far; turn N with all its output; all: failed turns too"),
     Command("/prompt", "", "the exact text the model sees, its window, and what goes next"),
     Command("/probs", "", "the last answer, shaded by how sure the model was of each token"),
+    Command("/attention", "[K] [FILE]", "what the model looked at while it wrote turn K; to a FILE.html or FILE.png"),
     Command("/set", "[NAME=VALUE]", "the settings, or change them for the turns to come"),
     Command("/model", "[NAME]", "the model; NAME goes on with another"),
     Command("/export", "FILE", "write a program (.py), a notebook (.ipynb) or a page (.md, .html)"),

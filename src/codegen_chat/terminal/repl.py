@@ -10,10 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from codegen_chat.attention.record import Attention
 from codegen_chat.conversation import Committed, Conversation, Event, Events, Proposed
 from codegen_chat.errors import CodegenChatError, UsageError
 from codegen_chat.settings import Settings
-from codegen_chat.terminal import commands, picture, views
+from codegen_chat.terminal import attention, commands, picture, views
 from codegen_chat.terminal.line import Alive, Line, quiet_keyboard
 from codegen_chat.terminal.screen import Finding, Screen
 from codegen_chat.turn import Completed, Completion, Turn
@@ -58,6 +59,9 @@ class Chat(Protocol):
 
     def models(self) -> Iterable[str]:
         """Say which models there are and how to get one."""
+
+    def attention(self, number: int | None = None) -> Attention:
+        """Return what the model looked at while it wrote a turn; None: the last one."""
         ...
 
     def export(self, path: Path) -> str | None:
@@ -208,7 +212,7 @@ class Repl:
 
     # ------------------------------------------------------------ commands
 
-    def _command(self, name: str, argument: str) -> None:  # noqa: C901, PLR0912  a line or two for each command
+    def _command(self, name: str, argument: str) -> None:  # noqa: C901, PLR0912, PLR0915  a line or two for each command
         conversation, screen = self._conversation, self._screen
         match name:
             case "/retry":
@@ -251,6 +255,8 @@ class Repl:
                     for line in self._chat.models():
                         screen.say(line)
                 screen.note(self._chat.title)
+            case "/attention":
+                attention.command(screen, self._chat.attention, argument)
             case "/export":
                 self._export(argument)
             case "/doctor":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from random import Random
@@ -54,9 +54,10 @@ class Documents:
             np.cumsum([len(ids) for ids, _ in documents]),
         )
 
-    def take(self, numbers: list[int]) -> list[tuple[NDArray[np.uint16], NDArray[np.bool_]]]:
-        """Return some of the documents, by their numbers."""
-        spans = [(self.ends[number - 1] if number else 0, self.ends[number]) for number in numbers]
+    def take(self, numbers: Iterable[int] | None = None) -> list[tuple[NDArray[np.uint16], NDArray[np.bool_]]]:
+        """Return some of the documents, by their numbers; all of them where none are named."""
+        chosen = range(len(self)) if numbers is None else numbers
+        spans = [(self.ends[number - 1] if number else 0, self.ends[number]) for number in chosen]
         return [(self.ids[start:end], self.scored[start:end]) for start, end in spans]
 
     def __len__(self) -> int:
@@ -64,11 +65,14 @@ class Documents:
 
 
 def pieces(steps: list[Step]) -> Iterator[tuple[str, bool]]:
-    """Split a conversation, as `prompt.render` writes it, into (text, scored): the words are read, the code is learned."""
+    """Split a conversation, as `prompt.render` writes it, into (text, scored): the words are read, the code is learned.
+
+    Code without words is the person's own, and read only.
+    """
     opening = HEADER
     for step in steps:
         yield opening + comment(step.words), False
-        yield block("", step.code), True
+        yield block("", step.code), bool(step.words)
         opening = ""
 
 
@@ -79,13 +83,11 @@ def document(steps: list[Step], tokenizer: Tokenizer, *, only_last: bool = False
     """
     ids: list[int] = []
     scored: list[bool] = []
-    left = len(steps)
-    for text, code in pieces(steps):
+    last = 2 * len(steps) - 1
+    for number, (text, code) in enumerate(pieces(steps)):
         tokens = tokenizer.encode(text)
-        learned = code and (left == 1 or not only_last)
-        left -= code
-        scored += [learned] * len(tokens)
-        if not code and ids and not only_last:
+        scored += [code and (number == last or not only_last)] * len(tokens)
+        if number % 2 == 0 and tokens and ids and not only_last:
             scored[len(ids)] = True  # the '#' of the next turn: where this one ends
         ids += tokens
     return [*ids, tokenizer.end_of_text], [*scored, True]

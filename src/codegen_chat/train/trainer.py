@@ -12,7 +12,6 @@ import os
 import shutil
 import time
 import tomllib
-from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from queue import Empty
@@ -123,8 +122,15 @@ class Recipe:
 
     def rate(self, step: int, tokens: int) -> float:
         """Share of the full learning rate at a step."""
-        left = (self.tokens - tokens) / (self.decay * self.tokens)
-        return max(0.0, min(1.0, (step + 1) / self.warmup_steps, left))
+        return share(step, self.warmup_steps, 1 - tokens / self.tokens, self.decay)
+
+
+def share(step: int, warmup: int, left: float, decay: float) -> float:
+    """Return the share of the full learning rate: it rises over `warmup` steps, stays, and falls linearly to 0.
+
+    `left` is the part of the run that is still to come, `decay` the last part of it over which it falls, both of 1.
+    """
+    return max(0.0, min(1.0, (step + 1) / warmup, left / decay))
 
 
 def _check(path: Path, data: dict[str, Any], kind: type, optional: frozenset[str] | set[str] = frozenset()) -> None:
@@ -167,13 +173,16 @@ def fresh(config: Config, seed: int) -> CodeGen:
     return model
 
 
-def loss_of(model: CodeGen, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Weighted sum of the cross entropies, and the sum of the weights. Only what counts goes through `lm_head`."""
+def loss_of(model: CodeGen, batch: Batch, *, half: bool = False) -> tuple[torch.Tensor, float]:
+    """Weighted sum of the cross entropies, and the sum of the weights. Only what counts goes through `lm_head`.
+
+    With `half` the products are of bfloat16, the weights and the sums stay as they are.
+    """
     device = model.lm_head.weight.device
     ids = torch.from_numpy(batch.ids).to(device)
     weights = torch.from_numpy(batch.weights).to(device)
     counts = weights > 0
-    with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
         hidden = model(ids[:, :-1])[counts]
         losses = cross_entropy(model.lm_head(hidden), ids[:, 1:][counts], reduction="none")
     return (losses * weights[counts]).sum(), float(batch.weights.sum())
@@ -191,6 +200,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: Path, rank: int, device: str = "cpu") -> None:
         self.recipe, self.folder, self.rank = recipe, folder, rank
+        self.half = device == "cuda"
         self.workers = 1 if device == "cuda" else recipe.workers
         self.tokenizer = Tokenizer.load(folder)
         self.model = fresh(recipe.config(), recipe.seed).to(device)
@@ -241,10 +251,10 @@ class Run:
             while len(self.made) <= min(number, recipe.fresh - 1):
                 self.made.append(self.feed.chunk(len(self.made) * self.workers + self.rank))
             documents = self.made[number % recipe.fresh]
-            taken = documents.take(list(range(len(documents))))
+            taken = documents.take()
         else:
             documents = self.feed.chunk(number * self.workers + self.rank)
-            taken = documents.take(list(range(len(documents))))
+            taken = documents.take()
         batches = cut(
             taken,
             tokens=recipe.batch_tokens // self.workers,
@@ -277,7 +287,7 @@ class Run:
             self.at.drawn += 1
             self.pending = self.chunk(self.at.source, number)
         batch = self.pending.pop(0)
-        loss, scored = loss_of(self.model, batch)
+        loss, scored = loss_of(self.model, batch, half=self.half)
         loss.backward()  # type: ignore[no-untyped-call]
         seen = int((batch.ids != self.tokenizer.end_of_text).sum())
         totals = torch.tensor([float(loss.detach()), scored, float(seen)], dtype=torch.float64)
@@ -324,7 +334,7 @@ class Run:
                 longest=recipe.longest,
             )
             self.unseen = cut(
-                documents.take(list(range(len(documents)))),
+                documents.take(),
                 tokens=recipe.batch_tokens,
                 step=recipe.width,
                 pad=self.tokenizer.end_of_text,
@@ -332,7 +342,7 @@ class Run:
             )
         total, count = 0.0, 0.0
         for batch in self.unseen:
-            loss, scored = loss_of(self.model, batch)
+            loss, scored = loss_of(self.model, batch, half=self.half)
             total, count = total + float(loss), count + scored
         return total / count
 
