@@ -21,11 +21,7 @@ def test_words_become_code_that_runs(terminal: Open) -> None:
         shown,
         re.MULTILINE,
     )
-    assert re.search(
-        r"scripted fp32 cpu \| \d+ of 2048 tokens \| 1 turn \| 50 tokens/s \| session \w+$",
-        screen.until(r"1 turn "),
-        re.MULTILINE,
-    )
+    screen.until(r"scripted fp32 cpu \| \d+ of 2048 tokens \| 1 turn \| 50 tokens/s \| session \w+$")
 
 
 def test_own_code_and_vars(terminal: Open) -> None:
@@ -169,7 +165,7 @@ def test_prompt_shows_the_exact_text(terminal: Open) -> None:
     screen.until(r"^· ok")
     screen.type("/prompt\r")
     screen.until(
-        r"^# Import libraries\.\n\nimport numpy as np\n\n# hello\nsaid = 'hello'\nprint\(said\)\n\[h\.+a+\]\n\d+ of 2048"
+        r"^# Import libraries\.\n\nimport numpy as np\n\n# hello\nsaid = 'hello'\nprint\(said\)\n\[[hx]\.+a+\]\n\d+ of 2048"
     )
 
 

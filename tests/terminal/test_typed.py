@@ -203,7 +203,7 @@ def test_two_on_one_session_are_refused(terminal: Open) -> None:
 
 
 def test_a_full_disk_is_announced_and_work_goes_on(terminal: Open, home: Path) -> None:
-    screen = terminal("--disk=3500")
+    screen = terminal("--disk=3500", columns=200)
     for number in range(6):
         screen.type(f">>> a{number} = {'x' * 300!r}; print('turn', {number})\r")
         screen.until(rf"^turn {number}$\n· ok")

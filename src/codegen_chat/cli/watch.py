@@ -76,6 +76,5 @@ def watch(
     with Session.open(settings, unsafe_exec=unsafe_exec) as session:
         for line in [f"Code is not executed: {session.unsafe}"] if session.unsafe else session.walls:
             screen.note(line)
-        screen.note(f"watching {file}: end a comment in ?! and save; Ctrl-C ends")
         broken_off = Watch(file, session.conversation, screen).run()
     return INTERRUPTED if broken_off else 0

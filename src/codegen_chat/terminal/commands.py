@@ -54,7 +54,7 @@ Say in words what the next lines of the program should do. Also:
 /fork [N]           go back to after turn N          /branches [K]  go to one
 /hide N  /pin N     out of the prompt; always in it  /vars   what is alive
 /show [N|all]       the program; turn N in full      /probs  how sure it was
-/prompt             the exact prompt, its window, and what is dropped next
+/prompt             the exact prompt, its window     /attention [K]  its looks
 /set [NAME=VALUE]   the settings                     /model [NAME]  the model
 /export FILE        .py .ipynb .md or .html          /doctor  this machine
 /demo  /help [COMMAND]  /exit

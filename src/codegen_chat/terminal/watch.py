@@ -42,27 +42,28 @@ class Watch:
         self._screen = screen
         self._done: list[_Done] = []
         self._said = ""
+        self._answering = False
 
     def run(self) -> bool:
         """Answer until a Ctrl-C comes. Returns whether it broke off an answer."""
         looked: object = None
         read: object = None
-        answering = False
         try:
+            self._screen.note(f"watching {self._path}: end a comment in ?! and save; Ctrl-C ends")
             while True:
                 seen, looked = looked, self._look()
                 if looked is not None and looked == seen != read:
                     if self._swap.settle():
                         self._screen.note("saved while an answer was written: what was saved counts")
                         continue
-                    read, answering = looked, True
+                    read = looked
                     while self._answer():
                         """One after another."""
-                    answering = False
+                    self._answering = False
                 sleep(LOOK)
         except KeyboardInterrupt:
             self._screen.abandon()
-            return answering
+            return self._answering
         finally:
             with suppress(OSError):
                 self._swap.settle()
@@ -91,6 +92,7 @@ class Watch:
         if asked is None:
             self._said = ""
             return False
+        self._answering = True
         try:
             above = comments.turns(text, asked.first)
         except (SyntaxError, ValueError) as error:
