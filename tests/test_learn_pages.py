@@ -13,10 +13,11 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-EVERY = pytest.mark.skipif("EVERY_LEG" not in os.environ, reason="it trains four times: EVERY_LEG=1 runs it")
+EVERY = pytest.mark.skipif("EVERY_LEG" not in os.environ, reason="they compute for minutes: EVERY_LEG=1 runs them")
 
 
-@pytest.mark.parametrize("page", ["attention", pytest.param("finetune", marks=EVERY)])
+@EVERY
+@pytest.mark.parametrize("page", ["attention", "finetune"])
 def test_a_page(page: str, home: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
