@@ -22,7 +22,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """Point HOME and the XDG folders to an empty folder, drop every setting of the person who runs the tests."""
     folder = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(("CODEGEN_CHAT_", "XDG_", "HF_")) or name in {"NO_COLOR", "ACCESSIBLE", "EDITOR", "VISUAL"}:
+        if name.startswith(("CODEGEN_CHAT_", "XDG_", "HF_")) or name in {
+            "NO_COLOR",
+            "ACCESSIBLE",
+            "EDITOR",
+            "VISUAL",
+            "COLUMNS",
+            "LINES",
+        }:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
