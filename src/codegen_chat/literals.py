@@ -1,6 +1,6 @@
 """Which literal of a turn's words is the code copying, and how does it go on?
 
-A small model copies a text of eight words whole about every second time, and a program over a wrong copy is wrong. The words
+A small model copies a text of up to eight words whole three times of four, and a program over a wrong copy is wrong. The words
 say what the copy must be: once code has begun a literal as one of the words' begins, how that one goes on is known. The
 engine makes that likelier, a little or by far: `split("a")` may follow a mention of "apple". Text alone, nothing is run.
 """

@@ -411,8 +411,8 @@ class _Draft:
         pending = self.drawn[-1].pending if self.drawn else b""
         for rest, rise in self.copy(self.text):
             data = rest.encode("utf-8", "replace")
-            if data.startswith(pending):
-                for token in tokenizer.agreeing(data[len(pending) :]) if len(data) > len(pending) else ():
+            if data.startswith(pending) and data != pending:
+                for token in tokenizer.agreeing(data[len(pending) :]):
                     favoured[token] = max(rise, favoured.get(token, 0.0))
         return favoured
 

@@ -25,6 +25,7 @@ PAPER = Sampling(temperature=0.2, top_p=0.95)
 """The sampling of the paper's multi-turn benchmark: the default of a checkpoint that does not say otherwise."""
 
 NOTHING: Mapping[int, float] = MappingProxyType({})
+"""No token is favoured."""
 
 
 def defaults(folder: Path) -> Sampling:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import tokenizers
@@ -32,9 +34,6 @@ class Tokenizer:
         self._backend = backend
         self._added = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}
         self._bytes: dict[int, bytes] = {}
-        self._ids: dict[bytes, int] = {}
-        self._sorted: list[bytes] = []
-        self._longest = 0
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self._size = max(vocabulary.values()) + 1
         letters = set("".join(word for word, token in vocabulary.items() if token not in self._added))
@@ -84,18 +83,18 @@ class Tokenizer:
 
     def agreeing(self, data: bytes) -> list[int]:
         """Return every token that these bytes begin with, and every one that begins with them."""
-        if not self._ids:
-            self._ids = {self.token_bytes(token): token for token in range(len(self)) if token not in self._added}
-            self._ids.pop(b"", None)
-            self._sorted = sorted(self._ids)
-            self._longest = max(map(len, self._sorted), default=0)
-        starts = (data[:size] for size in range(1, min(len(data), self._longest + 1)))
-        found = [self._ids[start] for start in starts if start in self._ids]
-        for at in range(bisect_left(self._sorted, data), len(self._sorted)):
-            if not self._sorted[at].startswith(data):
-                break
-            found.append(self._ids[self._sorted[at]])
-        return found
+        ids, spelled, longest = self._spelled
+        starts = (data[:size] for size in range(1, min(len(data), longest + 1)))
+        found = [ids[start] for start in starts if start in ids]
+        after = (spelled[at] for at in range(bisect_left(spelled, data), len(spelled)))
+        return found + [ids[piece] for piece in takewhile(lambda piece: piece.startswith(data), after)]
+
+    @cached_property
+    def _spelled(self) -> tuple[dict[bytes, int], list[bytes], int]:
+        """The tokens by their bytes, these bytes in order, and the length of the longest; without added and empty tokens."""
+        ids = {self.token_bytes(token): token for token in range(len(self)) if token not in self._added}
+        ids.pop(b"", None)
+        return ids, sorted(ids), max(map(len, ids), default=0)
 
     def _spell(self, token: int) -> bytes:
         if token in self._added:
