@@ -185,8 +185,12 @@ def test_probe_says_what_holds() -> None:
     ("lacks", "way"),
     [("not installed", "apt install bubblewrap"), ("setting up uid map: Permission denied", "user namespaces")],
 )
-def test_probe_says_how_to_get_what_is_lacking(monkeypatch: pytest.MonkeyPatch, lacks: str, way: str) -> None:
-    monkeypatch.setattr(outer, "bwrap_lacks", lambda: lacks)
+def test_probe_says_how_to_get_what_is_lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacks: str, way: str) -> None:
+    bwrap = tmp_path / "bwrap"
+    if lacks != outer.NOT_INSTALLED:
+        bwrap.write_text(f"#!/bin/sh\necho '{lacks}' >&2\nexit 1\n")
+        bwrap.chmod(0o755)
+    monkeypatch.setattr(outer, "BWRAP", str(bwrap))
     monkeypatch.setattr(walls, "landlock_version", lambda: 1)
     layers = {layer.name: layer for layer in probe()}
     assert [layers[name].holds for name in ("namespaces", "landlock", "self-test")] == [False] * 3

@@ -9,6 +9,7 @@ that they are meant for. When the socket closes, all ends.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import selectors
@@ -236,6 +237,7 @@ class Init:
             imports=tuple(plan["imports"]),
             filtered=bool(plan["filtered"]),
         )
+        gc.freeze()  # the zygote's collection then leaves our pages alone
         pid = os.fork()
         if pid == 0:
             try:

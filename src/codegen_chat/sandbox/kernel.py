@@ -16,9 +16,10 @@ import tempfile
 import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, Self, cast
+from typing import IO, TYPE_CHECKING, Literal, Self, cast
 
 from codegen_chat.errors import SandboxUnavailable, UsageError
 from codegen_chat.sandbox import limits as budget
@@ -26,6 +27,10 @@ from codegen_chat.sandbox import outer, report, walls, wire
 from codegen_chat.sandbox.clean import Cleaner, clean
 from codegen_chat.sandbox.scratch import clear
 from codegen_chat.turn import Execution, Failure, Limits, Output, Status, last_execution
+
+if TYPE_CHECKING:
+    from importlib.abc import SourceLoader
+    from importlib.machinery import ModuleSpec
 
 _START = 60.0
 _LAST = ("done", "gone", "lost")
@@ -420,22 +425,40 @@ class Kernel:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class _NotStartedError(SandboxUnavailable):
+    """Init ended before it had told anything."""
+
+
 class _Sandbox:
     """One init and the way to it."""
 
     def __init__(self, wanted: _Wanted) -> None:
-        self._outside = tempfile.mkdtemp(prefix="codegen-chat-")
         try:
             self._start(wanted)
+        except _NotStartedError:
+            lacks = outer.bwrap_lacks() if self._namespace else ""
+            if not lacks:
+                raise
+            self._start(wanted, lacks)
+
+    def _start(self, wanted: _Wanted, bwrap_lacks: str = "") -> None:
+        self._outside = tempfile.mkdtemp(prefix="codegen-chat-")
+        try:
+            self._launch(wanted, bwrap_lacks)
         except BaseException:
             _remove(self._outside)
             raise
 
-    def _start(self, wanted: _Wanted) -> None:
+    def _launch(self, wanted: _Wanted, bwrap_lacks: str) -> None:
         outside = Path(self._outside)
         (outside / "canary").write_text("nobody inside may read this")
         start = outer.plan(
-            wanted.limits, outside=self._outside, grants=wanted.grants, without=wanted.without, unsafe=wanted.unsafe
+            wanted.limits,
+            outside=self._outside,
+            grants=wanted.grants,
+            without=wanted.without,
+            unsafe=wanted.unsafe,
+            bwrap_lacks=bwrap_lacks,
         )
         if start.root:
             Path(start.root).mkdir()
@@ -464,11 +487,12 @@ class _Sandbox:
             try:
                 self._socket.settimeout(_START)
                 self.send({**start.plan, "imports": wanted.imports})
+                _compile()
                 answer, _ = self.receive()
                 self._socket.settimeout(None)
             except (wire.BrokenWireError, TimeoutError) as error:
                 self.close()
-                raise SandboxUnavailable(f"the sandbox did not start ({_last_line(errors) or error})") from error
+                raise _NotStartedError(f"the sandbox did not start ({_last_line(errors) or error})") from error
         if answer["surprises"] and start.tier != outer.UNSAFE:
             self.close()
             raise SandboxUnavailable("the walls do not hold here: " + ", ".join(map(str, cast("list[str]", answer["surprises"]))))
@@ -539,6 +563,13 @@ def _pieces(answer: wire.Head, payload: bytes, streams: Mapping[str, Cleaner]) -
             text = streams[name].feed(b"", last=True)
         if text:
             yield Output(name, text)
+
+
+def _compile() -> None:
+    """See that what only the sandbox imports is there compiled, for the next start: inside nothing can be written."""
+    for name in ("init", "worker", "values"):
+        spec = find_spec(f"codegen_chat.sandbox.{name}")
+        cast("SourceLoader", cast("ModuleSpec", spec).loader).get_code(f"codegen_chat.sandbox.{name}")
 
 
 def _kill_session(session: int) -> None:
