@@ -62,8 +62,8 @@ def main(control: int, alarm: int) -> NoReturn:
     try:
         init.start()
         while True:
-            if not _readable(product, _IDLE):
-                init.prepare()
+            while not _readable(product, _IDLE) and init.prepare():
+                pass
             head, body = wire.receive(product, reader)
             if head["do"] == "execute":
                 init.execute(head, body)
@@ -164,7 +164,7 @@ class Init:
         self._parked: OrderedDict[str, _State] = OrderedDict()
         self._exits: dict[int, int] = {}
         self._zygote: _State | None = None
-        self._next: str | None = None
+        self._likely: list[str | None] = [None]
         os.set_blocking(alarm, False)
 
     # -- start and end
@@ -276,19 +276,25 @@ class Init:
         data = self._files.read(os.environ["HOME"], name, self._limits.disk)
         self._product.sendall(wire.encode({"say": "file", "there": data is not None}, data or b""))
 
-    def prepare(self) -> None:
-        """Have a copy of the state that the next turn probably runs from, so that it need not wait for one."""
-        likely = self._state(self._next)
-        for state in (self._zygote, *self._parked.values()):
-            if state is not None and state is not likely and state.ready is not None:
+    def prepare(self) -> bool:
+        """Copy a state that the next turn probably runs from, so that it need not wait for that. Return whether one was copied.
+
+        That is the state that came last, and for who goes back by a turn or tries one again the state before.
+        """
+        likely = [state for name in self._likely if (state := self._state(name)) is not None]
+        for state in self._states():
+            if state not in likely and state.ready is not None:
                 state.ready.close()
                 state.ready = None
-        if likely is not None and likely.ready is None:
-            self._exits.clear()
-            signal.alarm(_STUCK)
-            likely.ready = self._copied(likely)
-            self._settle_all(None)
-            signal.alarm(0)
+        state = next((state for state in likely if state.ready is None), None)
+        if state is None:
+            return False
+        self._exits.clear()
+        signal.alarm(_STUCK)
+        state.ready = self._copied(state)
+        self._settle_all(None)
+        signal.alarm(0)
+        return state.ready is not None
 
     # -- one turn
 
@@ -313,7 +319,7 @@ class Init:
             run.remarks.append("files are not what they were in the state before: it had more than is kept")
         self._watch(run)
         self._settle(run, turn)
-        self._next = turn if turn in self._parked else parent
+        self._likely = [turn, parent] if turn in self._parked else [parent]
         old = self._oldest()
         self._flush(run)
         self._product.sendall(wire.encode(self._verdict(run, turn), run.report or b""))
@@ -591,8 +597,10 @@ class Init:
     # -- processes
 
     def _registered(self) -> list[_Process]:
-        states = [*([self._zygote] if self._zygote else []), *self._parked.values()]
-        return [process for state in states for process in state.processes()]
+        return [process for state in self._states() for process in state.processes()]
+
+    def _states(self) -> list[_State]:
+        return [*([self._zygote] if self._zygote else []), *self._parked.values()]
 
     def _stop(self, process: _Process) -> bool:
         """Stop a child of ours. Return False where it has ended, or somebody wakes it as fast as we stop it."""
