@@ -457,8 +457,9 @@ class Init:
             if run.process.pid != sender:
                 raise wire.BrokenWireError("another process spoke for the turn")  # noqa: TRY301  the same end for all of these
             for head, body in run.reader.feed(piece):
-                if head.get("report") is True:
-                    run.report = body
+                if head.get("report") is not True:
+                    raise wire.BrokenWireError("it sent what is no report")  # noqa: TRY301
+                run.report = body
         except wire.BrokenWireError as error:
             run.note = str(error)
             self._kill(run)
