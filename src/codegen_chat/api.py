@@ -23,8 +23,9 @@ from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnava
 from codegen_chat.lm import hub
 from codegen_chat.models import Loading, Model, drawing, load
 from codegen_chat.publish import publish
-from codegen_chat.sandbox.kernel import Kernel, probe
-from codegen_chat.sandbox.wanted import sandbox, walls
+from codegen_chat.sandbox.by_settings import sandbox, walls
+from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.probe import probe
 from codegen_chat.session.history import History
 from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Turn

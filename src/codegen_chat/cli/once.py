@@ -134,7 +134,7 @@ def execute(
     settings = settled(ctx)
     code = decoded(source(file), file)
 
-    from codegen_chat.sandbox.wanted import sandbox, walls
+    from codegen_chat.sandbox.by_settings import sandbox, walls
     from codegen_chat.turn import Execution
 
     result = Execution("interrupted")

@@ -173,7 +173,7 @@ def export(
     are in the notebook and in the HTML page; those of OUT.md stand in OUT_files.
     """
     from codegen_chat.publish import kind, publish
-    from codegen_chat.sandbox.wanted import sandbox
+    from codegen_chat.sandbox.by_settings import sandbox
     from codegen_chat.session import history
     from codegen_chat.terminal.screen import Screen
 
