@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from importlib import import_module, metadata
+from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +75,8 @@ def repl(
     5 an expectation failed, 6 the window is too small, 7 no sandbox, 130 interrupted.
     """
     if version:
+        from importlib import metadata
+
         sys.stdout.write(f"codegen-chat {metadata.version('codegen-chat')}\n")
         raise typer.Exit
     if ctx.invoked_subcommand is not None:
