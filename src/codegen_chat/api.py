@@ -18,10 +18,12 @@ from typing import Self
 
 from codegen_chat import prompt as prompts
 from codegen_chat.attention.record import Attention, pieces
-from codegen_chat.conversation import Committed, Conversation, Event, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnavailable, SessionError, UsageError
+from codegen_chat.events import Committed, Event
 from codegen_chat.lm import hub
 from codegen_chat.loading import Loading
+from codegen_chat.making import Options
 from codegen_chat.models import Model, drawing, load
 from codegen_chat.publish import publish
 from codegen_chat.sandbox.kernel import Kernel, probe

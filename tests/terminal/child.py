@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from codegen_chat.attention.record import Attention, Part
-from codegen_chat.conversation import Conversation, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import UsageError
+from codegen_chat.making import Options
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History, newest
 from codegen_chat.settings import Settings

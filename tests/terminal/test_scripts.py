@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from codegen_chat.conversation import Conversation, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.making import Options
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
 from tests.terminal.child import Model

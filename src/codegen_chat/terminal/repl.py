@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from codegen_chat.attention.record import Attention
-from codegen_chat.conversation import Committed, Conversation, Event, Events, Proposed
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError, UsageError
+from codegen_chat.events import Committed, Event, Events, Proposed
 from codegen_chat.settings import Settings
 from codegen_chat.terminal import attention, commands, picture, views
 from codegen_chat.terminal.line import Alive, Line
