@@ -19,8 +19,11 @@ from codegen_chat.bench import scorer
 from codegen_chat.bench.lanes import Job, Lane
 from codegen_chat.bench.samples import Sample, tail, why
 from codegen_chat.choose import RULES, Rule
-from codegen_chat.conversation import FALLBACK_TEMPERATURE, Chosen, Committed, Conversation, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.drawing import FALLBACK_TEMPERATURE
 from codegen_chat.errors import ContextWindowExceeded, UsageError
+from codegen_chat.events import Chosen, Committed
+from codegen_chat.making import Options
 from codegen_chat.session.history import History
 from codegen_chat.turn import Completed, Completer, Completion, Prompt, Sampling, Turn, last_execution
 

@@ -68,11 +68,6 @@ def flags(ctx: typer.Context) -> dict[str, object]:
     return {key: given[key] for key in given.keys() & known if given[key] not in (None, [], ())}
 
 
-def is_plain(settings: Settings) -> bool:
-    """Return whether the person, or the terminal, wants words alone."""
-    return settings.plain or os.environ.get("ACCESSIBLE", "0") not in {"", "0"} or os.environ.get("TERM") == "dumb"
-
-
 def called(name: str) -> str:
     """Return how messages call a source of text."""
     return "<stdin>" if name == "-" else name
