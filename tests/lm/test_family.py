@@ -13,7 +13,7 @@ import torch
 
 from codegen_chat import load
 from codegen_chat.errors import CheckpointError
-from codegen_chat.lm import shelf
+from codegen_chat.lm import hub, shelf
 from codegen_chat.lm.config import PUBLISHED, Config
 from codegen_chat.lm.convert import convert
 from codegen_chat.lm.stored import Weights, partitioned, shapes
@@ -54,7 +54,7 @@ def test_a_layout(size: str, data: str, layout: str, dtype: torch.dtype, more: d
 
 
 def test_the_names_and_shapes_of_all_twelve() -> None:
-    assert len(shelf.FAMILY) == 12
+    assert len(hub.FAMILY) == 12
     counts = {size: sum(torch.Size(shape).numel() for shape in shapes(config).values()) for size, config in PUBLISHED.items()}
     assert counts == {"350M": 356_712_448, "2B": 2_779_356_160, "6B": 7_064_213_504, "16B": 16_032_155_648}
     masks = {size: config.n_layer * config.n_positions**2 for size, config in PUBLISHED.items()}
