@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codegen_chat.errors import CheckpointError, UsageError
+from codegen_chat.errors import CheckpointError, UsageError, first_line
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.model import CodeGen, rotary_tables
 from codegen_chat.lm.quantize import to_int8
-from codegen_chat.lm.stored import SCALE, SINGLE, Place, Weights, first_line, partitioned
+from codegen_chat.lm.stored import SCALE, SINGLE, Place, Weights, partitioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from codegen_chat.errors import CheckpointError, ModelUnavailable
+from codegen_chat.errors import CheckpointError, ModelUnavailable, first_line
 from codegen_chat.lm.hub import CARDS, TEXTS, by_hand, cache
-from codegen_chat.lm.stored import LAYOUTS, first_line
+from codegen_chat.lm.stored import LAYOUTS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codegen_chat.errors import CheckpointError
+from codegen_chat.errors import CheckpointError, first_line
 from codegen_chat.lm.quantize import from_int4, packed_shape
 
 if TYPE_CHECKING:
@@ -265,11 +265,6 @@ def partitioned(weight: Any, partitions: int) -> Any:
     """Turn rows [q, k, v][head][dim] into the published ones: the inverse of `heads_in_order`."""
     grouped = weight.reshape(3, partitions, weight.shape[0] // (3 * partitions), -1)
     return grouped[[0, 2, 1]].swapaxes(0, 1).reshape(weight.shape)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, 200 characters at most."""
-    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def _and_more(keys: list[str]) -> str:
