@@ -5,7 +5,7 @@
 Checkpoints are what the hub holds: one pytorch_model.bin in fp16, with the names, shapes and masks of the published ones, whole.
 Those of 350M and 2B are full of noise; those of 6B and 16B are one hole, for 32 GB of zeros then take no room, and a conversion
 reads them as it reads any other. The peak must stay within 1.5 GB above the largest tensor; what the process has before it
-converts anything (torch, which reads the pickle) is told too. Figures go to benchmarks/convert.json.
+converts anything is told too. Figures go to benchmarks/convert.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ synthetic.write(folder, PUBLISHED[size], filled=size in {"350M", "2B"})
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-import torch
 from codegen_chat.lm.convert import convert
 source, target, to = sys.argv[1:]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
