@@ -64,7 +64,7 @@ def write(
     }
     (folder / "config.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
     if layout == "bin":
-        _as_published(folder / "pytorch_model.bin", config, dtype, filled=filled)
+        published(folder / "pytorch_model.bin", config, dtype, filled=filled)
     else:
         masks = dict(_masks(config)) if layout == "bin shards" else {}
         save_weights(folder, dict(weights(config, dtype)) | masks, layout)
@@ -92,7 +92,7 @@ def _masks(config: Config) -> Iterator[tuple[str, Tensor]]:
         yield f"transformer.h.{i}.attn.causal_mask", mask[None, None]
 
 
-def _as_published(path: Path, config: Config, dtype: torch.dtype, *, filled: bool) -> None:
+def published(path: Path, config: Config, dtype: torch.dtype, *, filled: bool) -> None:
     """Write one pickle with the masks of its day. Room is made for all tensors, then one after the other is written there.
 
     So memory holds one of them, whatever the model: what nobody has written to takes none, in memory as in a file.
