@@ -18,7 +18,7 @@ from codegen_chat.settings import Settings
 CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE, INTERRUPTED = 4, 5, SandboxUnavailable.exit_code, 130
 
 Model = Annotated[
-    str | None, typer.Option("-m", "--model", help="nano (embedded), a checkpoint's folder, or a name in the hub's cache.")
+    str | None, typer.Option("-m", "--model", help="nano (embedded), a checkpoint's folder, or a name that models ls shows.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, int8 or int4.")]
