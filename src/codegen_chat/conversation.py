@@ -39,6 +39,7 @@ from codegen_chat.turn import (
     Turn,
     last_execution,
 )
+from codegen_chat.wishes import missed
 
 ROOT = "header"
 """The state before the first turn: the sandbox's empty one, in which what the prompt begins with has run."""
@@ -59,7 +60,7 @@ class Options:
 
     `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
     `guard`: a line that cannot stand is drawn again while it is written. `ask`: the model's code runs once the person says so.
-    `rules`: how to choose among candidates.
+    `rules`: how to choose among candidates. `keep`: the states of those not chosen stay, for who goes on from each of them.
     """
 
     samples: int = 1
@@ -71,6 +72,7 @@ class Options:
     execute: bool = True
     ask: bool = False
     rules: tuple[Rule, ...] = RULES
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,8 @@ Events = Generator[Event, str | None, None]
 class Conversation:
     """Runs turns on a history. Without a completer only the person's own code runs; without an executor nothing does.
 
-    `options` may be replaced between turns.
+    `options` may be replaced between turns. `judged` has what chose among the last turn's candidates: those that ran, each
+    program once, and what is known of each.
     """
 
     def __init__(
@@ -160,6 +163,7 @@ class Conversation:
         self.executor = executor
         self.history = history
         self.options = options or Options()
+        self.judged: tuple[tuple[Turn, Ran], ...] = ()
         self._rooted: Executor | None = None
         self._built: set[str] = set()  # turns whose states the executor knows
         self._spare: tuple[str, ...] = ()  # states of the last turn's other candidates, for `pick`
@@ -472,6 +476,7 @@ class Conversation:
         alive = executor.names(self._state(executor, parent)) if executor else None
         accept = guarding(alive) if self.options.guard else None
         candidates: list[_Candidate] = []
+        self.judged = ()
 
         def more(count: int) -> Events:
             """Draw so many further candidates."""
@@ -568,7 +573,7 @@ class Conversation:
         if executor is None:
             return
         for spare in self._spare:
-            if spare != self.history.head:
+            if spare != self.history.head and not self.options.keep:
                 self._forget(executor, spare)
         self._spare = ()
         ran: dict[str, _Candidate] = {}
@@ -610,31 +615,38 @@ class Conversation:
             return
         best, reason = ran[-1], "it was interrupted"
         if best.turn.execution and best.turn.execution.status != "interrupted":
-            choice = choose(self._judged(executor, ran), candidates[0].turn.text, self.options.rules)
+            known = self._known(executor, ran)
+            choice = choose(known, self.options.rules)
             best, reason = ran[choice.index], choice.reason
+            self.judged = tuple((candidate.turn, judged) for candidate, judged in zip(ran, known, strict=True))
         self._spare = tuple(one.turn.id for one in ran if one is not best and one.turn.accepted)
         if len(candidates) > 1:
             yield Chosen(best.turn, tuple(candidate.turn for candidate in candidates), reason)
         yield self._commit(candidates, best.turn)
 
-    def _judged(self, executor: Executor, ran: list[_Candidate]) -> list[Ran]:
+    def _known(self, executor: Executor, ran: list[_Candidate]) -> list[Ran]:
         """Return what is known of candidates that have run. Examples in the words are tried in a throw-away fork of each."""
-        tests = examples(ran[0].turn.text) if len(ran) > 1 else []
+        first = ran[0].turn
+        tests = examples(first.text) if len(ran) > 1 or self.options.keep else []
+        alive = executor.names(self._state(executor, first.parent))
 
         def holds(candidate: _Candidate, test: str) -> bool:
             code = f"not not ({test})"
             running = executor.execute(code, parent=candidate.turn.id, turn=None, timeout=self.options.timeout)
             return last_execution(running).value == "True"
 
-        return [
-            Ran(
-                candidate.turn.execution or Execution("interrupted"),
-                candidate.turn.completion.logprob if candidate.turn.completion else 0.0,
+        def known(candidate: _Candidate) -> Ran:
+            turn = candidate.turn
+            execution = turn.execution or Execution("interrupted")
+            return Ran(
+                execution,
+                turn.completion.logprob if turn.completion else 0.0,
                 candidate.count,
-                sum(holds(candidate, test) for test in tests) if candidate.turn.accepted else 0,
+                sum(holds(candidate, test) for test in tests) if turn.accepted else 0,
+                missed(turn.text, turn.code, execution, alive),
             )
-            for candidate in ran
-        ]
+
+        return list(map(known, ran))
 
     def _execute(self, executor: Executor, candidate: _Candidate) -> Generator[Event, None, Execution]:
         """Run a candidate; it is accepted if its code did not fail."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator
 from typing import cast
 
@@ -14,6 +15,7 @@ from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.turn import Execution, Executor, Output
 from tests.bench.conftest import Recorded
 from tests.sandbox.host import Host, legs
+from tests.test_cli import Cli
 
 
 class Elsewhere:
@@ -38,7 +40,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Executor]:
     else:
         with Host(next(leg for leg in legs() if leg.tier == "B")) as host:
             assert host.answer == {"tier": "B"}
-            yield cast(Executor, Elsewhere(host))
+            yield cast("Executor", Elsewhere(host))
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,10 @@ def test_completions_are_cut_tested_once_and_counted(tasks: tuple[Task, ...]) ->
     assert (result["total"], result["samples"], result["passed"]) == (3, 24, 12)
     assert {k: round(best["rate"], 6) for k, best in result["pass_at"].items()} == {"1": 0.5, "3": 1.0}
     assert curves(samples)["0.6"][:2] == [(1, 0.5), (2, pytest.approx(5 / 6))]
+
+
+def test_temperatures_are_a_list_of_the_command_and_no_setting(run: Cli) -> None:
+    done = run("bench", "humaneval", "--canonical", "--limit", "1", "--temperature", "0.2,0.8", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["passed"] == 1
+    assert "--temperature: a number" in run("bench", "humaneval", "--canonical", "--temperature", "-1").err
