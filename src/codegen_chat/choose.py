@@ -11,7 +11,7 @@ Rules in a fixed order; the first one in which two candidates differ decides bet
 | leave | how many of those left the same names behind? |
 | likely | how likely did the model find it? |
 
-What each is worth on the dev set, benchmarks/choosing.py measures by taking it out; docs/bench.md has the figures.
+What each is worth on the dev set, benchmarks/choosing.py measures by taking it out; docs/log.md has the figures.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Two protocols. *paper*: each turn is answered from words and code so far, cut by the reference's rules, every answer kept; at the
 end the program runs once. It is what published checkpoints were measured by. *conversation*: each turn is a turn of the product
-(`Conversation`), guarded, run in the sandbox as it comes, left out where it fails, and with `choose` the best of n. It is what
-the embedded model was made for. Both score the whole program, run once more from nothing, by the reference's rules (`scorer`).
+(`Conversation`), guarded, run in the sandbox as it comes, left out where it fails, and with `choose` the best of n conversations
+is kept (`branches`). It is what the embedded model was made for. Both score the whole program, run once more from nothing, by the reference's rules (`scorer`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def worded(problem: Problem, case: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Mtpb:
-    """A run over a problem file: n answers to each case, or with `choose` one, chosen by execution among n a turn.
+    """A run over a problem file: n answers to each case, or with `choose` one, chosen by execution among n conversations.
 
     `temperature` None is the checkpoint's own; where that is greedy, only the first answer is. `rules`: how to choose.
     """

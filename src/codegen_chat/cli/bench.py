@@ -102,7 +102,7 @@ def mtpb(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Problems in the reference's format; - is standard input.")],
     n: Answers = 1,
     choose: Annotated[
-        bool, typer.Option("--choose", help="One answer a case: what they do chooses among n for each turn.")
+        bool, typer.Option("--choose", help="One answer a case: what they do chooses among n conversations.")
     ] = False,
     protocol: Annotated[
         str,
