@@ -58,7 +58,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def other(folder: Path, tokenizer: Path) -> str:
-    """Write documents of another kind into a run's folder, and a tokenizer; return the recipe's lines that mix the documents in."""
+    """Write a tokenizer and documents of another kind into a run's folder; return the recipe's lines that mix these in."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(tokenizer, folder)
     lines: list[dict[str, object]] = [{"text": f"# Add {n}\nx = x + {n}\n"} for n in range(40)]
