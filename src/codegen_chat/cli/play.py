@@ -36,16 +36,17 @@ from codegen_chat.cli.options import (
     TopP,
     UnsafeExec,
     called,
-    is_plain,
     pair,
     settled,
     source,
 )
 from codegen_chat.cli.sessions import Name as SessionName
 from codegen_chat.errors import UsageError
+from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
-    from codegen_chat.models import Loading
+    from codegen_chat.loading import Loading
+    from codegen_chat.models import Model as Loaded
 
 OUTPUT = "OUT.{py,ipynb,md,html}"
 
@@ -108,7 +109,7 @@ def run(
     from codegen_chat.terminal.screen import Screen
 
     progress = Screen(sys.stderr, plain=True)
-    loading: Loading | None = None
+    loading: Loading[Loaded] | None = None
     codes = set()
     for name, parsed, settings in ready:
         with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) as session:
@@ -116,7 +117,9 @@ def run(
             if settings.allow_read or settings.allow_write or unsafe_exec:
                 for line in session.walls:
                     progress.note(line)
-            player: Player = JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=is_plain(settings)))
+            player: Player = (
+                JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=is_plain(settings, os.environ)))
+            )
             header = session.history.header
             facts = {
                 "spec": called(name),
