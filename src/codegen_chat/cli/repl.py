@@ -69,6 +69,8 @@ def repl(
     5 an expectation failed, 6 the window is too small, 7 no sandbox, 130 interrupted.
     """
     if version:
+        from importlib import metadata
+
         sys.stdout.write(f"codegen-chat {metadata.version('codegen-chat')}\n")
         raise typer.Exit
     if ctx.invoked_subcommand is not None:
