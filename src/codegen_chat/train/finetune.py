@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from codegen_chat.errors import SettingsError, UsageError
 from codegen_chat.lm import checkpoint, hub
+from codegen_chat.lm.convert import beside
 from codegen_chat.lm.model import SMALL, CodeGen
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.train import curve
@@ -212,7 +212,7 @@ class Tuning:
 
 
 def publish(init: Path, folder: Path, lora: int) -> Path:
-    """Write a run's model, LoRA merged, as a checkpoint folder beside the tokenizer it began with. Return the folder."""
+    """Write a run's model, LoRA merged, as a checkpoint folder, with the tokenizer it began with. Return the folder."""
     model = checkpoint.load(init, dtype="fp32", device="cpu")
     if lora:
         adapt(model, lora)
@@ -222,9 +222,7 @@ def publish(init: Path, folder: Path, lora: int) -> Path:
         merge(model)
     out = folder / "model"
     checkpoint.save(model, out)
-    for file in (*init.glob("*.json"), *init.glob("merges.txt")):
-        if file.name != "config.json" and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, out / file.name)
+    beside(init, out, model.config, Tokenizer.load(init), "float32")
     return out
 
 
