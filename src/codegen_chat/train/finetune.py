@@ -156,11 +156,13 @@ class Tuning:
         return cut(taken, tokens=self.lesson.batch, step=WIDTH, pad=self.pad, seed=seed, words=WORDS)
 
     def part(self, batch: Batch) -> list[Batch]:
-        """Return this process's micro-batches of a batch, which gets more rows that count nothing where it has too few."""
+        """Return this process's micro-batches: without rows that count nothing, but for those that make all equal."""
         parts = self.means.accumulate
-        rows = -(-len(batch.ids) // (self.world * parts)) * self.world * parts
-        more = ((0, rows - len(batch.ids)), (0, 0))
-        ids, weights = np.pad(batch.ids, more), np.pad(batch.weights, more)
+        used = batch.weights.any(axis=1)
+        ids, weights = batch.ids[used], batch.weights[used]
+        rows = -(-len(ids) // (self.world * parts)) * self.world * parts
+        more = ((0, rows - len(ids)), (0, 0))
+        ids, weights = np.pad(ids, more), np.pad(weights, more)
         return [Batch(ids[mine], weights[mine]) for mine in np.split(np.arange(self.rank, rows, self.world), parts)]
 
     def advance(self) -> float:
