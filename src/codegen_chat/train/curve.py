@@ -25,6 +25,6 @@ def draw(log: Path, out: Path) -> None:
         label="held out",
     )  # fmt: skip
     axes.set(xlabel="steps", ylabel="loss (nats a token)", ylim=(0, 1.08 * axes.dataLim.ymax))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
     figure.savefig(out, format="svg", metadata={"Date": None})
