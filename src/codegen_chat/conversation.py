@@ -44,7 +44,7 @@ from codegen_chat.wishes import missed
 ROOT = "header"
 """The state before the first turn: the sandbox's empty one, in which what the prompt begins with has run."""
 
-FALLBACK_TEMPERATURE = 0.6
+FALLBACK_TEMPERATURE = 0.8
 """For whatever must differ from the greedy answer: further candidates, a retry, a second try after comments."""
 
 FIXES = 4
