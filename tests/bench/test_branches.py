@@ -8,7 +8,9 @@ import pytest
 
 from codegen_chat.bench import branches
 from codegen_chat.choose import RULES, Rule
-from codegen_chat.conversation import Chosen, Committed, Conversation, Event, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.events import Chosen, Committed, Event
+from codegen_chat.making import Options
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling

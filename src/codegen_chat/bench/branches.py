@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from codegen_chat.choose import Ran, choose
-from codegen_chat.conversation import Chosen, Committed, Conversation, Events
+from codegen_chat.conversation import Conversation
+from codegen_chat.events import Chosen, Committed, Events
 from codegen_chat.turn import Execution, Turn
 
 MISSED = 0.3

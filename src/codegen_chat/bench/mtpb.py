@@ -3,7 +3,8 @@
 Two protocols. *paper*: each turn is answered from words and code so far, cut by the reference's rules, every answer kept; at the
 end the program runs once. It is what published checkpoints were measured by. *conversation*: each turn is a turn of the product
 (`Conversation`), guarded, run in the sandbox as it comes, left out where it fails, and with `choose` the best of n conversations
-is kept (`branches`). It is what the embedded model was made for. Both score the whole program, run once more from nothing, by the reference's rules (`scorer`).
+is kept (`branches`). It is what the embedded model was made for. Both score the whole program, run once more from nothing, by the
+reference's rules (`scorer`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from codegen_chat.bench import branches, scorer
 from codegen_chat.bench.lanes import Job, Lane
 from codegen_chat.bench.samples import Sample, tail, why
 from codegen_chat.choose import RULES, Rule
-from codegen_chat.conversation import FALLBACK_TEMPERATURE, Chosen, Committed, Conversation, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.drawing import FALLBACK_TEMPERATURE
 from codegen_chat.errors import ContextWindowExceeded, UsageError
+from codegen_chat.events import Chosen, Committed
+from codegen_chat.making import Options
 from codegen_chat.session.history import History
 from codegen_chat.turn import Completed, Completer, Completion, Prompt, Sampling, Turn, last_execution
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -27,11 +28,11 @@ from codegen_chat.cli.options import (
     TopP,
     called,
     decoded,
-    is_plain,
     settled,
     source,
 )
 from codegen_chat.errors import UsageError
+from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
     from codegen_chat.bench.lanes import Benchmark, Job, Perplexity
@@ -198,7 +199,7 @@ def _measure(
     running = _running(settings, benchmark, left, lanes, ray, needs_model=needs_model)
     passed = sum(sample.passed for sample in samples)
     try:
-        with Meter(sys.stderr, total, len(samples), plain=is_plain(settings)) as meter, closing(running):
+        with Meter(sys.stderr, total, len(samples), plain=is_plain(settings, os.environ)) as meter, closing(running):
             for fresh in running:
                 new = samples.add(fresh)
                 passed += sum(sample.passed for sample in new)

@@ -18,7 +18,7 @@ from codegen_chat.settings import Settings
 CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE, INTERRUPTED = 4, 5, SandboxUnavailable.exit_code, 130
 
 Model = Annotated[
-    str | None, typer.Option("-m", "--model", help="nano (embedded), a checkpoint's folder, or a name in the hub's cache.")
+    str | None, typer.Option("-m", "--model", help="nano (embedded), a checkpoint's folder, or a name that models ls shows.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, int8 or int4.")]
@@ -66,11 +66,6 @@ def flags(ctx: typer.Context) -> dict[str, object]:
     known = {setting.name for setting in fields(Settings)}
     given = {**ctx.find_root().params, **{key: value for key, value in ctx.params.items() if value is not None}}
     return {key: given[key] for key in given.keys() & known if given[key] not in (None, [], ())}
-
-
-def is_plain(settings: Settings) -> bool:
-    """Return whether the person, or the terminal, wants words alone."""
-    return settings.plain or os.environ.get("ACCESSIBLE", "0") not in {"", "0"} or os.environ.get("TERM") == "dumb"
 
 
 def called(name: str) -> str:

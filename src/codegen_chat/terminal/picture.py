@@ -5,28 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import os
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 
+from codegen_chat.session.picture import LARGEST
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.console import RenderableType
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
-LARGEST = 8 << 20
-"""Bytes of a picture that is drawn: code made it, and a decoder works for it in this process."""
-
 MOST_PIXELS = 1 << 25
 ROWS, COLUMNS = 20, 76
-
-
-def is_picture(name: str) -> bool:
-    """Tell by its name whether a file is a picture that can be drawn."""
-    return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def draw(console: Console, data: bytes, how: str) -> bool:

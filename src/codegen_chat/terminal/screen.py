@@ -21,7 +21,7 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from codegen_chat.conversation import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.events import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice, Replayed, Several
 from codegen_chat.prompt import Window
 from codegen_chat.terminal import views
 from codegen_chat.terminal.printing import Code, Printed, put, visible
