@@ -573,11 +573,12 @@ def test_tab_completes_commands_settings_and_sessions(home: Path) -> None:
     with History.create(sessions_folder({"HOME": str(home)}), {}) as history:
         history.append(Turn("t", None, "", "x = 1"))
     tried = {"sess": "sessions", "sessions f": "fsck", "config tempe": "temperature", "sessions show ": history.id}
+    tried |= {"-m na": "nano", "run -m n": "nano", "--dtype int8": "int8", "run --exec a": "auto ask"}
     for words, completed in tried.items():
         variables = {"_CODEGEN_CHAT_COMPLETE": "complete_bash", "COMP_WORDS": f"codegen-chat {words}"}
         variables["COMP_CWORD"] = str(len(words.split(" ")))
         done = process(env={**os.environ, **variables}, stdout=subprocess.PIPE)
-        assert done.communicate(timeout=60)[0].split() == [completed]
+        assert done.communicate(timeout=60)[0].split() == completed.split()
 
 
 # ---------------------------------------------------------------- docs/events.md
