@@ -293,10 +293,12 @@ class _Main:
         namespace = self.module.__dict__
         rest = compile(tree, label, "exec", dont_inherit=True)
         end = compile(_ast.Expression(last.value), label, "eval", dont_inherit=True) if isinstance(last, _ast.Expr) else None
-        exec(rest, namespace)  # noqa: S102  what this process is for
-        value = eval(end, namespace) if end else None  # noqa: S307
-        _join()
-        return value
+        try:
+            exec(rest, namespace)  # noqa: S102  what this process is for
+            return eval(end, namespace) if end else None  # noqa: S307
+        finally:
+            if not isinstance(sys.exception(), KeyboardInterrupt):  # a script waits for its threads even where it failed
+                _join()
 
     def _end(self) -> None:
         """End the program as the interpreter would: first what is registered with atexit, then the names, for their __del__."""
