@@ -30,6 +30,7 @@ import types
 import warnings
 from collections import deque, namedtuple
 from collections.abc import Mapping
+from itertools import islice
 
 from codegen_chat.sandbox import limits, syscalls, values, walls, wire
 
@@ -317,9 +318,9 @@ class _Main:
             people = self._people()
             self.seen = {name: values.fingerprint(item) for name, item in people.items()}
             names = {str(name): values.summary(item) for name, item in list(people.items())[:_NAMES]}
-            for name, mark in self.seen.items():
-                if name not in before or before[name] != mark:
-                    changes.append(["~" if name in before else "+", name, values.summary(people[name])])
+            changed = (name for name, mark in self.seen.items() if name not in before or before[name] != mark)
+            told = islice(changed, _NAMES)
+            changes += [["~" if name in before else "+", name, values.summary(people[name])] for name in told]
             changes += [["-", name, ""] for name in before if name not in self.seen]
             report = {
                 "value": None if value is None else values.shown(value),
