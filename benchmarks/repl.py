@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -157,8 +158,9 @@ def memory(turns: int) -> dict[str, dict[str, float]]:
     terminal.until(r"^ nano \w+ cpu")
     found = {}
     for turn in range(1, turns + 1):
-        terminal.type(f"Print {turn}.\r" if turn % 10 == 0 else f">>> a = {turn}; print('turn', a)\r")
-        while terminal.raw.count(b"\xc2\xb7 ok, ") < turn:
+        terminal.raw.clear()
+        terminal.type("Print a.\r" if turn % 10 == 0 else f">>> a = {turn}; print('turn', a)\r")
+        while not re.search("· (ok, |not kept|not run)", terminal.raw.decode(errors="replace")):
             terminal.look(60)
         if turn in {50, turns}:
             terminal.watch(1)
