@@ -27,6 +27,22 @@ def test_what_is_typed_before_anything_has_loaded_is_a_turn() -> None:
         screen.close()
 
 
+def test_the_first_five_minutes() -> None:
+    screen = Terminal(COMMAND, columns=80)
+    try:
+        screen.until(r"^· nano, a small model trained here, .*\n· /demo plays an example, /help lists the rest\.$")
+        screen.type("/demo\r")
+        screen.until(r"^\[3\] Print the sum of the list\.\nprint\(sum\(.*\n.*\n31\n· ok, ")
+        screen.type("/model\r")
+        screen.until(r"^Salesforce/codegen-350M-mono +\d.* can be had\n(.*\n)+.*models add DIR`\.$")
+        screen.type("/doctor\r")
+        screen.until(r"^ok  sandbox, self-test: tier (.*\n)+.*it computes with")
+        screen.type("exit\r")
+        screen.until(r"^! `exit` alone is not sent: /exit or Ctrl-D leaves")
+    finally:
+        screen.close()
+
+
 def test_what_cannot_be_opened_ends_the_prompt_in_a_line_and_keeps_what_was_typed() -> None:
     screen = Terminal(COMMAND, environment={"CODEGEN_CHAT_MODEL": "none/such"})
     try:
