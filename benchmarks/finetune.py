@@ -1,12 +1,13 @@
 """Teach the embedded model a small domain that it does not know, and measure before and after.
 
-    python benchmarks/finetune.py [--folder DIR] [--sessions 120] [--epochs 4]
+    python benchmarks/finetune.py [--folder DIR] [--sessions 120] [--judged 20]
 
 The domain is Python's `ipaddress`: networks, hosts, prefixes. Sessions are drawn, executed in the sandbox and saved as the
-product saves them; `codegen-chat train --init` learns from that folder, all weights and then LoRA. Judged on sessions of other
-values, by execution: a turn is right when, after the recorded turns before it, it prints the same and leaves the same values.
-Half of the questions are worded as in training, half in words that no training session has. What it forgot is the loss on the
-code of fresh sessions of its own grammar. Everything is drawn from seeds.
+product saves them; `codegen-chat train --init` learns from that folder: all weights, LoRA, and all weights with as many sessions
+of the model's own grammar among the others. Judged on sessions of other values, greedily, turn by turn after the recorded ones
+before: a turn is right when it prints the same and leaves the same values. Half of the questions are worded as in training, half
+in words that no training session has. What is forgotten shows in fresh sessions of the embedded model's own grammar, by loss and
+by turns. Everything is drawn from seeds, and a run whose folder is given goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -29,8 +33,8 @@ from codegen_chat.prompt import HEADER, code, conversation_stop, render
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
 from codegen_chat.train.curriculum.sessions import Curriculum, Step
-from codegen_chat.train.data import cut, make
-from codegen_chat.train.trainer import VALIDATION_SEED, loss_of
+from codegen_chat.train.data import Documents, cut, document
+from codegen_chat.train.trainer import loss_of
 from codegen_chat.turn import Prompt, Sampling, Turn, last_execution
 
 FIRST = (
@@ -74,8 +78,13 @@ QUESTIONS = (
     ),
 )
 NAMES = ("net", "lan", "office", "block", "network", "home", "site", "pool")
-STATE = "\nprint({k: str(v) for k, v in sorted(globals().items()) if k[0] != '_' and type(v).__name__ != 'module'})\n"
-TEST_SEED = 1_000_000
+STATE = """
+print(sorted(
+    str(v).split(" at 0x")[0] for k, v in globals().items() if k[0] != "_" and type(v).__name__ not in ("module", "function")
+))
+"""
+TEST, GRAMMAR, MIXED = 1_000_000, -4, -5
+"""Seeds: of the domain's sessions for the test, of the grammar's for the test, of the grammar's that are learned again."""
 
 
 def session(number: int, *, unseen: bool = False) -> list[Step]:
@@ -99,70 +108,114 @@ def session(number: int, *, unseen: bool = False) -> list[Step]:
     return [opening, *(Step(worded(words), answer.format(**facts)) for words, answer in r.sample(QUESTIONS, 3))]
 
 
-def write(folder: Path, count: int) -> None:
+def grammar(seed: int, count: int) -> list[list[Step]]:
+    """Return fresh sessions of the embedded model's own grammar."""
+    return list(islice(Curriculum().sessions(seed), count))
+
+
+def write(folder: Path, sessions: list[list[Step]], kernel: Kernel) -> None:
     """Save sessions as the product does: each turn executed, each accepted."""
     folder.mkdir(parents=True)
-    with Kernel.start() as kernel:
-        for number in range(count):
-            with History.create(folder, {"model": "drawn"}) as history:
-                conversation = Conversation(None, kernel, history, Options())
-                for step in session(number):
-                    list(conversation.run_code(step.code, text=step.words))
-                assert len(history.turns) == 4, number
+    for steps in sessions:
+        with History.create(folder, {"model": "drawn"}) as history:
+            conversation = Conversation(None, kernel, history, Options())
+            for step in steps:
+                list(conversation.run_code(step.code, text=step.words))
+            for turn in history.turns:
+                kernel.forget(turn.id)
 
 
-def judge(name: str, kernel: Kernel, *, count: int, unseen: bool) -> float:
-    """Return the share of turns that a model answers rightly, greedily."""
-    model = load(name)
-    right = total = 0
-    for number in range(count):
-        steps = session(TEST_SEED + number, unseen=unseen)
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A turn that a model is asked for: the prompt, the program so far, and what the recorded answer is and does."""
+
+    prompt: Prompt
+    past: str
+    answer: str
+    outcome: tuple[str, str]
+
+
+def outcome(kernel: Kernel, program: str) -> tuple[str, str]:
+    """Return how a program ended, and what it printed and left behind."""
+    ended = last_execution(kernel.execute(program + STATE, parent=None, turn=None, timeout=5))
+    return ended.status, ended.stdout
+
+
+def questions(kernel: Kernel, sessions: list[list[Step]]) -> list[Question]:
+    """Return the turns of sessions, each after the recorded ones before it."""
+    found: list[Question] = []
+    for steps in sessions:
         for place, step in enumerate(steps):
             before = [Turn("", None, earlier.words, earlier.code) for earlier in steps[:place]]
-            asked = Prompt(render(before, step.words), conversation_stop, 96)
-            *_, completion = model.engine.complete(asked, Sampling())
             past = HEADER + "\n".join(turn.code for turn in before) + "\n"
-            answers = (step.code, code(completion.text))
-            runs = [last_execution(kernel.execute(past + each + STATE, parent=None, turn=None, timeout=5)) for each in answers]
-            right += (runs[0].status, runs[0].stdout) == (runs[1].status, runs[1].stdout)
-            total += 1
-    return right / total
+            prompt = Prompt(render(before, step.words), conversation_stop, 160)
+            found.append(Question(prompt, past, step.code, outcome(kernel, past + step.code)))
+    return found
+
+
+def right(name: str, kernel: Kernel, asked: list[Question]) -> str:
+    """Return which share of the turns a model answers rightly, and with the recorded code to the letter."""
+    engine = load(name).engine
+    good = same = 0
+    for question in asked:
+        *_, completion = engine.complete(question.prompt, Sampling())
+        answer = code(completion.text)
+        same += answer.strip() == question.answer.strip()
+        good += outcome(kernel, question.past + answer) == question.outcome
+    return f"{good / len(asked):.0%} ({same / len(asked):.0%})"
 
 
 @torch.inference_mode()
-def grammar_loss(name: str) -> float:
-    """Return the loss per token of code on fresh sessions of the embedded model's own grammar."""
+def loss(name: str, sessions: list[list[Step]]) -> float:
+    """Return the loss per token of code on sessions, in nats."""
     folder = hub.locate(name)
     tokenizer, model = Tokenizer.load(folder), checkpoint.load(folder)
-    documents = make(Curriculum(), tokenizer, seed=VALIDATION_SEED, number=0, sessions=48, longest=512)
+    documents = Documents.gather([document(steps, tokenizer) for steps in sessions])
     batches = cut(documents.take(), tokens=4096, step=32, pad=tokenizer.end_of_text, seed="")
-    sums = [loss_of(model, batch) for batch in batches]
-    return sum(float(loss) for loss, _ in sums) / sum(scored for _, scored in sums)
+    return sum(float(loss_of(model, batch)[0]) for batch in batches) / sum(float(batch.weights.sum()) for batch in batches)
 
 
 def main() -> None:
-    """Write the data, train twice, judge three models."""
+    """Write the data, train three times, judge four models."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--folder", type=Path, default=None, help="where data and runs lie; a run there goes on")
     arguments.add_argument("--sessions", type=int, default=120)
-    arguments.add_argument("--epochs", type=int, default=2)
-    arguments.add_argument("--judged", type=int, default=15, help="sessions judged in each kind of words")
+    arguments.add_argument(
+        "--judged", type=int, default=20, help="sessions judged in each kind of words, and of the grammar thrice"
+    )
     given = arguments.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
-    if not (folder / "data").is_dir():
-        write(folder / "data", given.sessions)
-    models = {"nano, as shipped": "nano"}
-    lesson = ["--epochs", str(given.epochs), "--batch", "1024", "--every", "30"]
-    for name, flags in (("all weights", ["--rate", "5e-4"]), ("LoRA of rank 16", ["--rate", "2e-3", "--lora", "16"])):
-        run = folder / name.split()[0]
-        command = ["train", "--init", "nano", str(folder / "data"), "-o", str(run), *lesson, *flags]
-        subprocess.run([sys.executable, "-m", "codegen_chat.cli", *command], check=True)
-        models[name] = str(run / "model")
-    with Kernel.start() as kernel:
-        for name, where in models.items():
-            seen, unseen = (judge(where, kernel, count=given.judged, unseen=unseen) for unseen in (False, True))
-            print(f"{name}: {seen:.0%} of turns right in words as trained, {unseen:.0%} in others; ", end="")
-            print(f"loss on its own grammar {grammar_loss(where):.4f}", flush=True)
+    tests = {
+        "as trained": [session(TEST + number) for number in range(given.judged)],
+        "in other words": [session(TEST + number, unseen=True) for number in range(given.judged)],
+        "own grammar": grammar(GRAMMAR, 3 * given.judged),
+    }
+    lesson = ["--epochs", "2", "--batch", "1024", "--every", "1000"]
+    runs = {
+        "before": ("", []),
+        "all weights": ("data", ["--rate", "5e-4"]),
+        "LoRA of rank 16": ("data", ["--rate", "2e-3", "--lora", "16"]),
+        "all weights, own grammar mixed in": ("mixed", ["--rate", "5e-4"]),
+    }
+    with Kernel.start(imports=["numpy", "pandas"]) as kernel:
+        if not (folder / "data").is_dir():
+            new = [session(number) for number in range(given.sessions)]
+            write(folder / "data", new, kernel)
+            write(folder / "mixed", new + grammar(MIXED, given.sessions), kernel)
+        asked = {kind: questions(kernel, sessions) for kind, sessions in tests.items()}
+        print("| | seconds | " + " | ".join(f"loss {kind} | right (to the letter)" for kind in tests) + " |")
+        print("|---" * (2 + 2 * len(tests)) + "|")
+        for name, (data, flags) in runs.items():
+            began, model = time.monotonic(), "nano"
+            if data:
+                run = folder / name.replace(",", "").replace(" ", "-")
+                command = ["train", "--init", "nano", str(folder / data), "-o", str(run), *lesson, *flags]
+                subprocess.run([sys.executable, "-m", "codegen_chat.cli", *command], check=True, stdout=subprocess.DEVNULL)
+                model = str(run / "model")
+            cells = [f"{time.monotonic() - began:.0f}" if data else ""]
+            for kind, sessions in tests.items():
+                cells += [f"{loss(model, sessions):.4f}", right(model, kernel, asked[kind])]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def described(name: str, value: object) -> Iterator[str]:
     yield f"## {name}\n"
     if not error:
         yield f"```python\n{name}{signature(value)}\n```\n"
-    yield f"{inspect.getdoc(value)}{' ' + told.capitalize() + '.' if told else ''}\n"
+    yield f"{document(value)}{' ' + told.capitalize() + '.' if told else ''}\n"
     if error or not inspect.isclass(value):
         return
     if dataclasses.is_dataclass(value):
@@ -75,18 +75,28 @@ def described(name: str, value: object) -> Iterator[str]:
         inner = member.__func__ if isinstance(member, classmethod) else member.fget if isinstance(member, property) else member
         if not below.startswith("_") and inspect.isfunction(inner):
             call = below if isinstance(member, property) else f"{below}{signature(inner)}"
-            yield f"### {name}.{below}\n\n```python\n{call}\n```\n\n{inspect.getdoc(inner)}\n"
+            yield f"### {name}.{below}\n\n```python\n{call}\n```\n\n{document(inner)}\n"
+
+
+def document(value: object) -> str:
+    """Return a docstring, its attributes as a list."""
+    text, heading, attributes = (inspect.getdoc(value) or "").partition("\nAttributes:\n")
+    items = re.sub(r"^    (\w[\w, ]*): ", r"* `\1`: ", attributes, flags=re.MULTILINE).replace("        ", "  ")
+    return f"{text}{heading and heading + chr(10)}{items}"
 
 
 def signature(value: object) -> str:
     """Return how something is called, a line for each parameter where one line is not enough; without `self`."""
     given = inspect.signature(value)  # type: ignore[arg-type]
     kept = [parameter for name, parameter in given.parameters.items() if name not in {"self", "cls"}]
-    text = re.sub(r"""(: |-> )(["'])(.*?)\2""", r"\1\3", str(given.replace(parameters=kept)))  # annotations are texts
+    returned = inspect.Signature.empty if inspect.isclass(value) else given.return_annotation
+    text = re.sub(
+        r"""(: |-> )(["'])(.*?)\2""", r"\1\3", str(given.replace(parameters=kept, return_annotation=returned))
+    )  # annotations are texts
     if len(text) < 100:
         return text
-    inside, _, returned = text[1:].rpartition(")")
-    return "(\n    " + re.sub(r", (?=\*|\w+:)", ",\n    ", inside) + f",\n){returned}"
+    inside, _, arrow = text[1:].rpartition(")")
+    return "(\n    " + re.sub(r", (?=\*|\w+:)", ",\n    ", inside) + f",\n){arrow}"
 
 
 def main() -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import tokenizers
@@ -19,9 +18,10 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from torch import Tensor
+from torch.serialization import skip_data
 
 from codegen_chat.lm.config import PUBLISHED, Config
-from codegen_chat.lm.stored import shapes, write_safetensors
+from codegen_chat.lm.stored import shapes
 
 LAYOUTS = ("bin", "safetensors", "bin shards", "safetensors shards")
 RUNS = {" " * n: 50288 - n for n in range(31, 1, -1)} | {"\t" * n: 50296 - n for n in range(9, 1, -1)}
@@ -42,8 +42,12 @@ def write(
     dtype: torch.dtype = torch.float16,
     eos: int = 50256,
     parts: bool = False,
+    filled: bool = True,
 ) -> Path:
-    """Write a checkpoint. `eos` is what config.json says, 2 in old ones; `parts` leaves tokenizer.json out, as old ones do."""
+    """Write a checkpoint. `eos` is what config.json says, 2 in old ones; `parts` leaves tokenizer.json out, as old ones do.
+
+    A "bin" that is not filled is one hole: its weights are zeros, which take no room on the disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     told = config.to_dict() | {
         "bos_token_id": 1,
@@ -59,12 +63,11 @@ def write(
         "use_cache": True,
     }
     (folder / "config.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
-    tensors = dict(weights(config, dtype))
-    if layout.startswith("bin"):
-        for i in range(config.n_layer):  # as transformers 4.21 saved them
-            mask = torch.ones(config.n_positions, config.n_positions, dtype=torch.uint8).tril()
-            tensors[f"transformer.h.{i}.attn.causal_mask"] = mask[None, None]
-    save_weights(folder, tensors, layout)
+    if layout == "bin":
+        published(folder / "pytorch_model.bin", config, dtype, filled=filled)
+    else:
+        masks = dict(_masks(config)) if layout == "bin shards" else {}
+        save_weights(folder, dict(weights(config, dtype)) | masks, layout)
     vocabulary(folder, data, parts=parts)
     return folder
 
@@ -82,16 +85,30 @@ def weights(config: Config, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         yield key, tensor.view(shape)
 
 
-def hollow(folder: Path, config: Config) -> None:
-    """Write a checkpoint in fp16 whose weights are a hole in the file: zeros that take no room."""
-    (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    vocabulary(folder)
-    tensors = {key: ("F16", shape) for key, shape in shapes(config).items()}
-    path = folder / "model.safetensors"
-    with suppress(AssertionError):  # nothing but the header is written
-        list(write_safetensors(path, tensors, iter(()), {"format": "pt"}))
-    size = path.stat().st_size + 2 * sum(torch.Size(shape).numel() for _, shape in tensors.values())
-    os.truncate(path, size)
+def _masks(config: Config) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers that transformers 4.21 saved with the weights."""
+    for i in range(config.n_layer):
+        mask = torch.ones(config.n_positions, config.n_positions, dtype=torch.uint8).tril()
+        yield f"transformer.h.{i}.attn.causal_mask", mask[None, None]
+
+
+def published(path: Path, config: Config, dtype: torch.dtype, *, filled: bool) -> None:
+    """Write one pickle with the masks of its day. Room is made for all tensors, then one after the other is written there.
+
+    So memory holds one of them, whatever the model: what nobody has written to takes none, in memory as in a file.
+    """
+    mask = (1, 1, config.n_positions, config.n_positions)
+    empty = {key: torch.empty(shape, dtype=dtype) for key, shape in shapes(config).items()}
+    empty |= {f"transformer.h.{i}.attn.causal_mask": torch.empty(mask, dtype=torch.uint8) for i in range(config.n_layer)}
+    with skip_data():
+        torch.save(empty, path)
+    if not filled:
+        return
+    places = torch.load(path, map_location="meta", weights_only=True)
+    with path.open("r+b") as file:
+        for key, tensor in chain(weights(config, dtype), _masks(config)):
+            file.seek(places[key].untyped_storage()._checkpoint_offset)
+            file.write(tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def save_weights(folder: Path, tensors: dict[str, Tensor], layout: str) -> None:

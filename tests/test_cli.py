@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from codegen_chat import cli, errors
-from codegen_chat.api import sandbox
+from codegen_chat.sandbox.by_settings import sandbox
 from codegen_chat.settings import Settings
 
 SPEC = """\

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Self
@@ -26,11 +26,12 @@ from codegen_chat.loading import Loading
 from codegen_chat.making import Options
 from codegen_chat.models import Model, drawing, load
 from codegen_chat.publish import publish
-from codegen_chat.sandbox.kernel import Kernel, probe
-from codegen_chat.sandbox.outer import UNSAFE, Grants
+from codegen_chat.sandbox.by_settings import sandbox, walls
+from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.probe import probe
 from codegen_chat.session.history import History
 from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
-from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Turn
 
 
 class _Drawing:
@@ -63,22 +64,6 @@ class _Drawing:
         self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
     ) -> Generator[Delta | Completed, None, None]:
         return self._model.engine.complete_many(prompt, samplings, accept=accept)
-
-
-def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
-    """Return a sandbox, or None and why there is none.
-
-    `imports`: modules that its empty state has imported. `unsafe`: where it cannot be had, run code all the same; for who has
-    typed so. Raises UsageError for a folder that cannot be granted.
-    """
-    if settings.exec == "off":
-        return None, "execution is off"
-    limits = replace(Limits(), timeout=settings.timeout, memory=settings.memory)
-    grants = Grants(settings.allow_read, settings.allow_write)
-    try:
-        return Kernel.start(limits, imports=imports, grants=grants, unsafe=unsafe), None
-    except SandboxUnavailable as error:
-        return None, str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +115,6 @@ def offers() -> Iterator[str]:
         yield f"{model.name:<29} {hub.amount(model.bytes):>9} {hub.amount(need):>9}  {fits}"
     yield "Get one: `codegen-chat models pull NAME`, then /model NAME. Offline: elsewhere"
     yield "`hf download NAME --local-dir DIR`, then here `codegen-chat models add DIR`."
-
-
-def walls(kernel: Kernel) -> list[str]:
-    """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
-    if kernel.tier == UNSAFE:
-        return [
-            "!" * 80,
-            "UNSAFE: no sandbox holds on this machine, and --unsafe-exec was given.",
-            "Code that a model wrote runs with your rights: it can read, change and delete your files.",
-            "!" * 80,
-        ]
-    grants = kernel.grants
-    granted = [f"{what} {', '.join(folders)}" for what, folders in (("reads", grants.read), ("writes", grants.write)) if folders]
-    but = f", but it {' and '.join(granted)}" if granted else ""
-    return [f"Code runs in the sandbox, tier {kernel.tier}: no network, no files{but}."]
 
 
 class Session:

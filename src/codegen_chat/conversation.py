@@ -15,6 +15,7 @@ from typing import Literal
 
 from codegen_chat import prompt as prompts
 from codegen_chat import remark
+from codegen_chat.choose import Ran
 from codegen_chat.drawing import Drawing
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.events import Committed, Events, Evicted, Executed, Notice, Replayed
@@ -33,7 +34,8 @@ FIXES = 4
 class Conversation:
     """Runs turns on a history. Without a completer only the person's own code runs; without an executor nothing does.
 
-    `options` may be replaced between turns.
+    `options` may be replaced between turns. `judged` has what chose among the last turn's candidates: those that ran, each
+    program once, and what is known of each.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Conversation:
         self.executor = executor
         self.history = history
         self.options = options or Options()
+        self.judged: tuple[tuple[Turn, Ran], ...] = ()
         self._states = Namespace(executor, history) if executor else None
 
     @property
@@ -321,7 +324,9 @@ class Conversation:
             copy=copying(wanted.text) if self.options.guard else None,
         )
         turn = Turn("", parent, wanted.text, "", accepted=False, given=wanted.given, remarks=wanted.remarks)
-        yield from Making(self.history, namespace, self.options).ask(turn, samples, drawing)
+        making = Making(self.history, namespace, self.options)
+        yield from making.ask(turn, samples, drawing)
+        self.judged = making.judged
 
 
 def _retold(turn: Turn) -> Events:

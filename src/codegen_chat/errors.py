@@ -67,3 +67,8 @@ class SandboxUnavailable(CodegenChatError):
     """No wall holds on this machine: nothing is executed."""
 
     exit_code = 7
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what another's error says, 200 characters at most: what our one line quotes."""
+    return str(error).partition("\n")[0][:200] or type(error).__name__

@@ -19,6 +19,7 @@ from codegen_chat.guard import blank
 from codegen_chat.namespace import Namespace
 from codegen_chat.session.history import History, new_id
 from codegen_chat.turn import Execution, Output, Sampling, Turn
+from codegen_chat.wishes import missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Options:
 
     `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
     `guard`: a line that cannot stand is drawn again while it is written. `ask`: the model's code runs once the person says so.
-    `rules`: how to choose among candidates.
+    `rules`: how to choose among candidates. `keep`: the states of those not chosen stay, for who goes on from each of them.
     """
 
     samples: int = 1
@@ -39,16 +40,21 @@ class Options:
     execute: bool = True
     ask: bool = False
     rules: tuple[Rule, ...] = RULES
+    keep: bool = False
 
 
 class Making:
-    """One turn in the making. Its steps are events; when they end, by whatever, the turn is in the history."""
+    """One turn in the making. Its steps are events; when they end, by whatever, the turn is in the history.
+
+    `judged` has what chose among the candidates: those that ran, each program once, and what is known of each.
+    """
 
     def __init__(self, history: History, namespace: Namespace | None, options: Options) -> None:
         self._history = history
         self._namespace = namespace
         self._options = options
         self._candidates: list[Candidate] = []
+        self.judged: tuple[tuple[Turn, Ran], ...] = ()
 
     def play(self, wanted: Turn) -> Events:
         """Run a turn whose code is there: the person's own, one that never ran, or one that runs again somewhere else."""
@@ -90,7 +96,8 @@ class Making:
         """
         if self._namespace is None:
             return
-        self._namespace.spare(())
+        if not self._options.keep:
+            self._namespace.spare(())
         ran: dict[str, Candidate] = {}
         for candidate in self._candidates:
             if ask and not blank(candidate.turn.code):
@@ -130,29 +137,37 @@ class Making:
             return
         best, reason = ran[-1], "it was interrupted"
         if best.turn.execution and best.turn.execution.status != "interrupted":
-            choice = choose(self._judged(self._namespace, ran), candidates[0].turn.text, self._options.rules)
+            known = self._known(self._namespace, ran)
+            choice = choose(known, self._options.rules)
             best, reason = ran[choice.index], choice.reason
-        self._namespace.spare([one.turn.id for one in ran if one is not best and one.turn.accepted])
+            self.judged = tuple((candidate.turn, judged) for candidate, judged in zip(ran, known, strict=True))
+        if not self._options.keep:
+            self._namespace.spare([one.turn.id for one in ran if one is not best and one.turn.accepted])
         if len(candidates) > 1:
             yield Chosen(best.turn, tuple(candidate.turn for candidate in candidates), reason)
         yield self._commit(best.turn)
 
-    def _judged(self, namespace: Namespace, ran: list[Candidate]) -> list[Ran]:
+    def _known(self, namespace: Namespace, ran: list[Candidate]) -> list[Ran]:
         """Return what is known of candidates that have run. Examples in the words are tried in a throw-away fork of each."""
-        tests = examples(ran[0].turn.text) if len(ran) > 1 else []
+        first = ran[0].turn
+        tests = examples(first.text) if len(ran) > 1 or self._options.keep else []
+        alive = namespace.names(first.parent)
 
         def holds(candidate: Candidate, test: str) -> bool:
             return namespace.evaluate(candidate.turn.id, f"not not ({test})").value == "True"
 
-        return [
-            Ran(
-                candidate.turn.execution or Execution("interrupted"),
-                candidate.turn.completion.logprob if candidate.turn.completion else 0.0,
+        def known(candidate: Candidate) -> Ran:
+            turn = candidate.turn
+            execution = turn.execution or Execution("interrupted")
+            return Ran(
+                execution,
+                turn.completion.logprob if turn.completion else 0.0,
                 candidate.count,
-                sum(holds(candidate, test) for test in tests) if candidate.turn.accepted else 0,
+                sum(holds(candidate, test) for test in tests) if turn.accepted else 0,
+                missed(turn.text, turn.code, execution, alive),
             )
-            for candidate in ran
-        ]
+
+        return list(map(known, ran))
 
     def _execute(self, namespace: Namespace, candidate: Candidate) -> Generator[Event, None, Execution]:
         """Run a candidate; it is accepted if its code did not fail."""

@@ -237,7 +237,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(folder: Path, tmp_p
         assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 3}, torch.zeros(3), "text"], ids=str)
+@pytest.mark.parametrize("content", [(1, 2), {"a": 3}, torch.zeros(3), "text"], ids=str)
 def test_a_pickle_that_is_not_a_checkpoint_is_one_line(folder: Path, content: object) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(content, folder / "pytorch_model.bin")

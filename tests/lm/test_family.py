@@ -13,7 +13,7 @@ import torch
 
 from codegen_chat import load
 from codegen_chat.errors import CheckpointError
-from codegen_chat.lm import shelf
+from codegen_chat.lm import hub, shelf
 from codegen_chat.lm.config import PUBLISHED, Config
 from codegen_chat.lm.convert import convert
 from codegen_chat.lm.stored import Weights, partitioned, shapes
@@ -54,21 +54,28 @@ def test_a_layout(size: str, data: str, layout: str, dtype: torch.dtype, more: d
 
 
 def test_the_names_and_shapes_of_all_twelve() -> None:
-    assert len(shelf.FAMILY) == 12
+    assert len(hub.FAMILY) == 12
     counts = {size: sum(torch.Size(shape).numel() for shape in shapes(config).values()) for size, config in PUBLISHED.items()}
     assert counts == {"350M": 356_712_448, "2B": 2_779_356_160, "6B": 7_064_213_504, "16B": 16_032_155_648}
-    masks = {size: config.n_layer * config.n_positions**2 for size, config in PUBLISHED.items()}
-    for size, count in counts.items():  # the published files: two bytes a number, and the masks
-        assert abs(2 * count + masks[size] - shelf.DOWNLOADS[size]) < 0.01 * shelf.DOWNLOADS[size]
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_the_published_file_of_each_size_by_shape(size: str, tmp_path: Path) -> None:
+    """Every name, shape and type, in a file with a hole for numbers: as large as the published one, and no room taken."""
+    file = tmp_path / "pytorch_model.bin"
+    synthetic.published(file, PUBLISHED[size], torch.float16, filled=False)
+    assert abs(file.stat().st_size / shelf.DOWNLOADS[size] - 1) < 0.01
+    weights = Weights(tmp_path, PUBLISHED[size])
+    assert weights.dtype == "fp16"
+    assert len(weights.places) == len(shapes(PUBLISHED[size])) + PUBLISHED[size].n_layer
+    assert not weights.floats("lm_head.weight", 51100, 51200).any()
 
 
 @pytest.mark.parametrize(("size", "to"), [("6B", "int8"), *([("16B", "int4")] if EVERY_LEG else [])])
 def test_the_largest_are_converted_in_small_pieces(size: str, to: str, tmp_path: Path) -> None:
     """By shape: one layer of the real width, from a file with holes for zeros."""
     config = replace(PUBLISHED[size], n_layer=1, vocab_size=2048)
-    source = tmp_path / "source"
-    source.mkdir()
-    synthetic.hollow(source, config)
+    source = synthetic.write(tmp_path / "source", config, filled=False)
     sizes = [written for written, _ in convert(source, tmp_path / "small", to)]
     assert max(np.diff([0, *sizes])) <= 1 << 20
     weights = Weights(tmp_path / "small", Config.read(tmp_path / "small" / "config.json"))
@@ -85,15 +92,14 @@ def test_in_full_size(size: str, tmp_path: Path) -> None:
     ids = model.tokenizer.encode("def hello_world():")
     ours = model.logits(ids)
     assert ours.shape == (len(ids), 51200)
+    del model
     done = 0
     for done, total in convert(folder, tmp_path / "small", "int8"):
         assert done <= total
+    file.unlink()
     small = load(tmp_path / "small")
     assert (small.dtype, done) == ("int8", (tmp_path / "small" / "model.safetensors").stat().st_size - header(tmp_path / "small"))
-    near = small.logits(ids)
-    del model, small
-    file.unlink()
-    assert np.abs(near - ours).std() < 0.03 * ours.std()
+    assert np.abs(small.logits(ids) - ours).std() < 0.03 * ours.std()
 
 
 def header(folder: Path) -> int:

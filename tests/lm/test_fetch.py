@@ -144,6 +144,8 @@ def test_what_is_in_the_way_is_one_line(server: Hub, cache: Path, monkeypatch: p
     assert "its owner asks for an agreement" in refusal()
     server.gated, server.claimed = False, 10**15
     assert refusal().startswith(f"{NAME} needs 1000000.0")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9 cannot be reached: " in refusal()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert refusal().endswith("HF_HUB_OFFLINE is set, and the network is not asked")
 

@@ -75,6 +75,9 @@ def test_a_model_that_is_not_here_is_one_line(cache: Path) -> None:
         hub.locate(NAME)
     with pytest.raises(ModelUnavailable, match=rf"`codegen-chat models pull {NAME} --revision refs/pr/3` fetches it[^\n]*$"):
         hub.locate(f"{NAME}@refs/pr/3")
+    for name in ("codegen-350M-mono", NAME.lower()):
+        with pytest.raises(ModelUnavailable, match=rf": is {NAME} meant\? Else [^\n]*$"):
+            hub.locate(name)
     for name in ("nothing", "a/b/c", "../up", "", "http://example.com/x"):
         with pytest.raises(ModelUnavailable, match=r"^there is no model '[^\n]*$"):
             hub.locate(name)

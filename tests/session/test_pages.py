@@ -222,5 +222,9 @@ def test_a_picture_is_what_its_bytes_say() -> None:
     assert is_picture("a/b.PNG")
     assert not is_picture("a.svg")
     assert picture("a/b.jpg", PNG) == Picture("b.jpg", "image/png", PNG)
+    assert [getattr(picture("p", start + bytes(9)), "kind", None) for start in (b"BM", b"RIFF\n\0\0\0WEBP")] == [
+        "image/bmp",
+        "image/webp",
+    ]
     for data in (None, b"<svg onload=alert(1)>", b"", PNG + bytes(9 << 20)):
         assert picture("b.png", data) is None

@@ -17,7 +17,7 @@ from typing import Any
 from codegen_chat.bench.lanes import LIMITS, Benchmark, Job, Lane, Shared
 from codegen_chat.bench.likelihood import of_parts
 from codegen_chat.bench.samples import Sample
-from codegen_chat.errors import CodegenChatError, UsageError
+from codegen_chat.errors import CodegenChatError, UsageError, first_line
 from codegen_chat.models import load
 from codegen_chat.sandbox.kernel import Kernel
 
@@ -70,7 +70,7 @@ def distributed(
             socket.create_connection((host, int(port)), 10).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"no Ray cluster at {address}: {first_line(error)}") from None
     remote = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
     waiting = list(reversed(list(jobs)))
     lost: Counter[Job | None] = Counter()

@@ -56,8 +56,11 @@ def humaneval(
     ctx: typer.Context,
     n: Answers = 1,
     k: Annotated[str, typer.Option("-k", metavar="K,K", help="Which pass@k to report.")] = "1,10,100",
-    temperature: Annotated[
-        str | None, typer.Option(metavar="T,T", help="By default greedy for one answer, the paper's 0.2,0.6,0.8 for several.")
+    temperatures: Annotated[
+        str | None,
+        typer.Option(
+            "--temperature", metavar="T,T", help="By default greedy for one answer, the paper's 0.2,0.6,0.8 for several."
+        ),
     ] = None,
     limit: Limit = None,
     canonical: Annotated[bool, typer.Option("--canonical", help="Score the data's own solutions, without a model.")] = False,
@@ -85,7 +88,7 @@ def humaneval(
     benchmark = tasks.HumanEval(
         tasks.read()[:limit],
         n=n,
-        temperatures=_numbers("--temperature", temperature, float, 0) if temperature else own,
+        temperatures=_numbers("--temperature", temperatures, float, 0) if temperatures else own,
         top_p=settings.top_p or tasks.TOP_P,
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,
@@ -100,7 +103,7 @@ def mtpb(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Problems in the reference's format; - is standard input.")],
     n: Answers = 1,
     choose: Annotated[
-        bool, typer.Option("--choose", help="One answer a case: what they do chooses among n for each turn.")
+        bool, typer.Option("--choose", help="One answer a case: what they do chooses among n conversations.")
     ] = False,
     protocol: Annotated[
         str,

@@ -59,10 +59,10 @@ def pull(
     Only this command asks the network. A download that was broken off goes on where it was, and what came is checked. HF_HOME,
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.
     """
-    from codegen_chat.lm import fetch, hub, shelf
+    from codegen_chat.lm import fetch, hub
 
     if not hub.HUB_NAME.fullmatch(name) or "@" in name:
-        raise ModelUnavailable(f"{name!r} is no name of the hub: they are like {next(iter(shelf.FAMILY))}")
+        raise ModelUnavailable(f"{name!r} is no name of the hub: {hub.meant(name)}they are like {next(iter(hub.FAMILY))}")
     progress = _Progress(name)
     folder = fetch.pull(name, revision, progress)
     progress.end()

@@ -134,11 +134,9 @@ def execute(
     settings = settled(ctx)
     code = decoded(source(file), file)
 
-    from codegen_chat.api import sandbox, walls
-    from codegen_chat.terminal.screen import Screen
+    from codegen_chat.sandbox.by_settings import sandbox, walls
     from codegen_chat.turn import Execution
 
-    progress = Screen(sys.stderr, plain=True)
     result = Execution("interrupted")
     kernel, refusal = sandbox(settings, unsafe=unsafe_exec)
     if kernel is None:
@@ -147,8 +145,7 @@ def execute(
         raise SandboxUnavailable(f"nothing was executed: {refusal}")
     with kernel:
         if unsafe_exec:
-            for line in walls(kernel):
-                progress.error(line)
+            sys.stderr.writelines(f"! {line}\n" for line in walls(kernel))
         for event in kernel.execute(code, parent=None, turn=None):
             if isinstance(event, Execution):
                 result = event
@@ -158,7 +155,7 @@ def execute(
                 stream.flush()
         if files is not None:
             for name in kernel.save_files(result.files, files):
-                progress.error(f"{name} was left out: it is no ordinary file")
+                sys.stderr.write(f"! {name} was left out: it is no ordinary file\n")
         tier = kernel.tier
     if as_json:
         sys.stdout.write(_told(result, tier) + "\n")

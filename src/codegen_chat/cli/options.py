@@ -32,7 +32,7 @@ def _one_of(*words: str) -> Callable[[str], list[str]]:
 Model = Annotated[
     str | None,
     typer.Option(
-        "-m", "--model", help="nano (embedded), a checkpoint's folder, or a name in the hub's cache.", autocompletion=_models
+        "-m", "--model", help="nano (embedded), a checkpoint's folder, or a name that models ls shows.", autocompletion=_models
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...", autocompletion=_one_of("auto", "cpu", "cuda"))]

@@ -175,8 +175,8 @@ def export(
     The program is run once more from nothing, and the file says "verified" only if that gave what the session recorded. Pictures
     are in the notebook and in the HTML page; those of OUT.md stand in OUT_files.
     """
-    from codegen_chat.api import sandbox
     from codegen_chat.publish import kind, publish
+    from codegen_chat.sandbox.by_settings import sandbox
     from codegen_chat.session import history
     from codegen_chat.terminal.screen import Screen
 

@@ -11,33 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codegen_chat.errors import CheckpointError, UsageError
+from codegen_chat.errors import UsageError
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.model import CodeGen, rotary_tables
 from codegen_chat.lm.quantize import to_int8
-from codegen_chat.lm.stored import SCALE, SINGLE, Place, Weights, first_line, partitioned
+from codegen_chat.lm.stored import SCALE, SINGLE, Weights, partitioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The names of `dtype` and what they are; "auto" is fp32 on a CPU, and fp16, as published, on a GPU."""
-
-_KINDS = {
-    getattr(torch, name): kind
-    for name, kind in {
-        "float64": "F64",
-        "float32": "F32",
-        "float16": "F16",
-        "bfloat16": "BF16",
-        "int64": "I64",
-        "int32": "I32",
-        "int16": "I16",
-        "int8": "I8",
-        "uint8": "U8",
-        "bool": "BOOL",
-    }.items()
-}
 
 
 def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> CodeGen:
@@ -92,34 +76,6 @@ def _published(model: CodeGen) -> Iterator[tuple[str, Tensor]]:
         key = re.sub(r"\.(qkv|out)\.", r".attn.\1_proj.", key)
         key = re.sub(r"\.(fc_in|fc_out)\.", r".mlp.\1.", key)
         yield (key if key.startswith(("transformer.", "lm_head.")) else f"transformer.{key}"), parameter
-
-
-def pickled(path: Path) -> dict[str, Place]:
-    """Return where the tensors of a `pytorch_model.bin` lie: a zip of a pickled dictionary and, as they are, the numbers.
-
-    The pickle is read with `weights_only=True` and without its numbers, so it can hold tensors and nothing that runs.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    try:
-        loaded = torch.load(path, map_location="meta", weights_only=True)
-        tensors = isinstance(loaded, dict) and all(isinstance(tensor, Tensor) for tensor in loaded.values())
-        places = {str(key): _place(path, tensor) for key, tensor in loaded.items()} if tensors else None
-    except Exception as error:  # noqa: BLE001  torch.load raises whatever the bytes make it raise
-        raise CheckpointError(f"{path} is damaged, or not a checkpoint of plain tensors: {first_line(error)}") from None
-    if places is None:
-        raise CheckpointError(f"{path} is not a checkpoint: it holds no dictionary of tensors")
-    return places
-
-
-def _place(path: Path, tensor: Tensor) -> Place:
-    """Return where a tensor lies. torch.load notes the place of a storage in its file on the storage."""
-    begin = tensor.untyped_storage()._checkpoint_offset  # noqa: SLF001  as torch's own recipe does
-    turned = tensor.dim() == 2 and not tensor.is_contiguous() and tensor.t().is_contiguous()
-    if begin is None or not (turned or tensor.is_contiguous()):
-        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} that lies in pieces")
-    offset = begin + int(tensor.storage_offset()) * tensor.element_size()
-    return Place(path, _KINDS[tensor.dtype], tuple(tensor.shape), offset, turned)
 
 
 def _device(name: str) -> torch.device:

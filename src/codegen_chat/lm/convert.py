@@ -1,4 +1,4 @@
-"""A checkpoint written anew, piece by piece: for transformers, or with weights of 8 or 4 bits. No torch, unless it is a pickle.
+"""A checkpoint written anew, piece by piece: for transformers, or with weights of 8 or 4 bits. No torch.
 
 The folder that comes of it has one layout, whichever the checkpoint had: `config.json`, `model.safetensors` under the published
 names, `tokenizer.json` and `generation_config.json`. It appears whole or not at all.
@@ -20,9 +20,10 @@ from codegen_chat.errors import UsageError
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.hub import CARDS, files
 from codegen_chat.lm.native import GROUP
+from codegen_chat.lm.places import TYPES, write_safetensors
 from codegen_chat.lm.quantize import packed_shape, to_int4, to_int8
 from codegen_chat.lm.shelf import made_whole
-from codegen_chat.lm.stored import SCALE, SINGLE, TYPES, Weights, partitioned, shapes, write_safetensors
+from codegen_chat.lm.stored import SCALE, SINGLE, Weights, partitioned, shapes
 from codegen_chat.lm.tokenizer import END_OF_TEXT, Tokenizer
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from codegen_chat.errors import CheckpointError, ModelUnavailable
-from codegen_chat.lm.hub import CARDS, TEXTS, cache
-from codegen_chat.lm.stored import LAYOUTS, first_line
+from codegen_chat.errors import CheckpointError, ModelUnavailable, first_line
+from codegen_chat.lm.hub import CARDS, TEXTS, by_hand, cache
+from codegen_chat.lm.stored import LAYOUTS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -71,7 +71,7 @@ def pull(name: str, revision: str = "main", tell: Tell = lambda *_: None) -> Pat
     except ModelUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  the library has dozens of kinds
-        raise ModelUnavailable(f"{name} cannot be fetched: {_reason(error, revision)}") from None
+        raise ModelUnavailable(f"{name} cannot be fetched: {_reason(error, name, revision)}") from None
     return snapshot
 
 
@@ -173,9 +173,9 @@ def _digest(path: Path, like: str) -> str:
     return digest.hexdigest()
 
 
-def _reason(error: Exception, revision: str) -> str:
+def _reason(error: Exception, name: str, revision: str) -> str:
     """Say in a line what was in the way, and what to do."""
-    from huggingface_hub import errors  # noqa: PLC0415
+    from huggingface_hub import constants, errors  # noqa: PLC0415
 
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
     unknown = f"the hub knows no such model, or it is private (answer {status}): check the name, set HF_TOKEN if it is private"
@@ -191,4 +191,6 @@ def _reason(error: Exception, revision: str) -> str:
             return reason
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full: make room and say it again, what has come is kept"
+    if "Connect" in type(error).__name__:  # of httpx, httpx2 or requests, as the library's version has it
+        return f"{constants.ENDPOINT} cannot be reached: {first_line(error)}; {by_hand(name)}"
     return f"{first_line(error)}: say it again, what has come is kept"

@@ -10,6 +10,8 @@ from codegen_chat.lm.config import Config
 from codegen_chat.lm.quantize import packed_shape
 from codegen_chat.lm.stored import shapes
 
+GROUP = Path("/sys/fs/cgroup")
+
 DTYPES = ("fp32", "fp16", "int8", "int4")
 
 
@@ -34,15 +36,26 @@ def _weight(key: str, shape: tuple[int, ...], dtype: str) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes that a new process can have: what is available, or less where a control group says so."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")
+    """Return the bytes that a new process can have: what is available, or less where a control group says so.
+
+    What a group uses counts the files that it has read, and those it gives up when it needs the room.
+    """
+    available = _numbers(Path("/proc/meminfo"))["MemAvailable:"] * 1024
     try:
-        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
-        return available if limit == "max" else min(available, int(limit) - int(used))
-    except (OSError, ValueError):
+        limit, used = ((GROUP / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        files = _numbers(GROUP / "memory.stat")
+        return (
+            available
+            if limit == "max"
+            else min(available, int(limit) - int(used) + files["active_file"] + files["inactive_file"])
+        )
+    except (OSError, ValueError, KeyError):
         return available
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Read lines of a name and a number."""
+    return {line.split()[0]: int(line.split()[1]) for line in path.read_text(encoding="ascii").splitlines()}
 
 
 def free_disk(folder: Path) -> int:

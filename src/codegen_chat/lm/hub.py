@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from codegen_chat.errors import ModelUnavailable
+from codegen_chat.lm.config import PUBLISHED
 from codegen_chat.settings import models_folder
 
 EMBEDDED = "nano"
@@ -19,6 +20,9 @@ ASSETS = Path(__file__).parents[1] / "assets"
 WEIGHTS = ("*.safetensors", "*.bin")
 TEXTS = ("*.json", "merges.txt")
 CARDS = ("README.md", "LICENSE*")
+
+FAMILY = {f"Salesforce/codegen-{size}-{data}": size for size in PUBLISHED for data in ("nl", "multi", "mono")}
+"""The twelve published models, and the size of each."""
 
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 """A name, and perhaps a revision."""
@@ -46,17 +50,29 @@ def locate(name: str) -> Path:
     hub_name = HUB_NAME.fullmatch(name)
     if not hub_name:
         raise ModelUnavailable(
-            f"there is no model {name!r}: use {EMBEDDED}, a folder, or a hub name such as Salesforce/codegen-350M-mono"
-            " (`codegen-chat models ls` lists them)"
+            f"there is no model {name!r}: {meant(name)}use {EMBEDDED}, a folder, or a hub name such as"
+            " Salesforce/codegen-350M-mono (`codegen-chat models ls` lists them)"
         )
     found = cached(hub_name[1], hub_name[2] or "main")
     if found is None:
         revision = f" --revision {hub_name[2]}" if hub_name[2] else ""
         raise ModelUnavailable(
-            f"{name} is not on this machine: `codegen-chat models pull {hub_name[1]}{revision}` fetches it into {cache()}; "
-            f"with no network, `hf download {hub_name[1]}{revision} --local-dir DIR` there, `codegen-chat models add DIR` here"
+            f"{name} is not on this machine: {meant(name)}`codegen-chat models pull {hub_name[1]}{revision}` fetches it into"
+            f" {cache()}; {by_hand(hub_name[1], revision)}"
         )
     return found
+
+
+def by_hand(name: str, revision: str = "") -> str:
+    """Say how a model comes here without a network; `revision` is a flag or nothing."""
+    return f"with no network, `hf download {name}{revision} --local-dir DIR` there, `codegen-chat models add DIR` here"
+
+
+def meant(name: str) -> str:
+    """Say which published model a name is but for its owner, or for its capitals; "" where it is none."""
+    spelled = f"/{name.lower().rpartition('/')[2]}"
+    found = next((known for known in FAMILY if known.lower().endswith(spelled) and known != name), None)
+    return f"is {found} meant? Else " if found else ""
 
 
 def name(path: Path) -> str:

@@ -15,12 +15,9 @@ from pathlib import Path
 from codegen_chat.errors import CheckpointError, ModelUnavailable, UsageError
 from codegen_chat.lm import hub
 from codegen_chat.lm.config import PUBLISHED, Config
-from codegen_chat.lm.hub import ASSETS, CARDS, EMBEDDED, HUB_NAME, SHELF_NAME, TEXTS, WEIGHTS, cache, cached, files, shelf
+from codegen_chat.lm.hub import ASSETS, CARDS, EMBEDDED, FAMILY, HUB_NAME, SHELF_NAME, TEXTS, WEIGHTS, cache, cached, files, shelf
 from codegen_chat.lm.stored import Weights
 from codegen_chat.lm.tokenizer import Tokenizer
-
-FAMILY = {f"Salesforce/codegen-{size}-{data}": size for size in PUBLISHED for data in ("nl", "multi", "mono")}
-"""The twelve published models, and the size of each."""
 
 DOWNLOADS = {"350M": 797_000_000, "2B": 5_690_000_000, "6B": 14_300_000_000, "16B": 32_200_000_000}
 """The bytes of the published files, by size."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codegen_chat.errors import UsageError
-from codegen_chat.lm import native
+from codegen_chat.errors import ModelUnavailable, UsageError
+from codegen_chat.lm import fit, native
 from codegen_chat.lm.config import Config
+from codegen_chat.lm.hub import amount
 from codegen_chat.lm.stored import Weights
 
 if TYPE_CHECKING:
@@ -21,22 +22,41 @@ GPU = Path("/dev/nvidiactl")
 def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
     """Return the step over a checkpoint's weights.
 
-    Raises CheckpointError in one line where they do not hold the model that the config describes, UsageError for a dtype or a
-    device that there is not.
+    Raises CheckpointError in one line where they do not hold the model that the config describes, ModelUnavailable where memory
+    does not hold them, UsageError for a dtype or a device that there is not.
     """
     config = Config.read(folder / "config.json")
     if native.instructions() and device in {"auto", "cpu"} and dtype in {"auto", *native.FORMATS}:
         weights = Weights(folder, config)
         small = weights.dtype == "int8"
         if small or device == "cpu" or not GPU.exists():
-            return native.NativeStep(config, weights, weights.dtype if dtype == "auto" else dtype)
+            chosen = weights.dtype if dtype == "auto" else dtype
+            _room(config, chosen)
+            return native.NativeStep(config, weights, chosen)
     if dtype in {"int8", "int4"}:
         raise UsageError(
             f"{dtype} is computed by the native step on a CPU, and that {native.state()}: use auto, fp32, bf16 or fp16"
         )
     from codegen_chat.lm import checkpoint, model  # noqa: PLC0415  torch
 
+    if device == "cpu" or (device == "auto" and not GPU.exists()):
+        _room(config, "fp16" if dtype in {"fp16", "bf16"} else "fp32")
     return model.TorchStep(checkpoint.load(folder, dtype=dtype, device=device))
+
+
+def _room(config: Config, dtype: str) -> None:
+    """Refuse weights that the memory cannot hold: the system would end this process, or another one, in the middle of it."""
+    free, need = fit.free_memory(), fit.weights(config, dtype)
+    if need > free:
+        less = next(
+            (
+                f": --dtype {each} takes {amount(fit.weights(config, each))}"
+                for each in fit.DTYPES
+                if fit.weights(config, each) < free
+            ),
+            "",
+        )
+        raise ModelUnavailable(f"the weights take {amount(need)} of memory in {dtype}, and {amount(free)} are free{less}")
 
 
 def reference(step: Step, folder: Path) -> CodeGen:

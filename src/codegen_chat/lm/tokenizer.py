@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from codegen_chat.errors import CheckpointError
+from codegen_chat.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,7 @@ class Tokenizer:
             except CheckpointError:
                 raise
             except Exception as error:  # noqa: BLE001  the library raises plain Exception
-                raise CheckpointError(f"{whole} is not a tokenizer: {_first_line(error)}") from None
+                raise CheckpointError(f"{whole} is not a tokenizer: {first_line(error)}") from None
         return cls(_from_parts(folder))
 
     def save(self, path: Path) -> None:
@@ -116,7 +116,7 @@ def _from_parts(folder: Path) -> tokenizers.Tokenizer:
         added: dict[str, int] = json.loads(extra.read_text(encoding="utf-8")) if extra.is_file() else {}
         ordered = sorted(added, key=added.__getitem__)
     except Exception as error:  # noqa: BLE001  the library raises plain Exception
-        raise CheckpointError(f"{folder}: the tokenizer's files cannot be read: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: the tokenizer's files cannot be read: {first_line(error)}") from None
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([END_OF_TEXT])
@@ -135,7 +135,3 @@ def _byte_letters() -> dict[str, int]:
 
 
 _BYTE_OF = _byte_letters()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 LARGEST = 8 << 20
-"""Bytes of a picture that is kept: a page with more does not open."""
+"""Bytes of a picture that is kept or drawn: a page with more does not open."""
 
-_STARTS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif"}
+_STARTS = {
+    rb"\x89PNG\r\n\x1a\n": "image/png",
+    rb"\xff\xd8\xff": "image/jpeg",
+    rb"GIF8": "image/gif",
+    rb"BM": "image/bmp",
+    rb"RIFF.{4}WEBP": "image/webp",
+}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Picture:
 
 
 def is_picture(name: str) -> bool:
-    """Tell by its name whether a file may be a picture that pages show."""
+    """Tell by its name whether a file may be a picture."""
     return PurePosixPath(name).suffix.lower() in _SUFFIXES
 
 
@@ -30,5 +37,5 @@ def picture(name: str, data: bytes | None) -> Picture | None:
     """Return the picture that these bytes are, whatever the name says; None for no picture, or one too large."""
     if data is None or len(data) > LARGEST:
         return None
-    kind = next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+    kind = next((kind for start, kind in _STARTS.items() if re.match(start, data, re.DOTALL)), None)
     return Picture(PurePosixPath(name).name, kind, data) if kind else None

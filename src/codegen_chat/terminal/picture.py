@@ -12,7 +12,6 @@ import re
 import struct
 from collections.abc import Mapping
 from fcntl import ioctl
-from pathlib import PurePath
 from termios import TIOCGWINSZ
 from typing import TYPE_CHECKING
 
@@ -22,12 +21,10 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from codegen_chat.session.picture import LARGEST
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
-LARGEST = 8 << 20
-"""Bytes of a picture that is drawn: code made it, and a decoder works for it in this process."""
 
 MOST_PIXELS = 1 << 25
 ROWS, COLUMNS = 20, 76
@@ -37,11 +34,6 @@ CELL = (10, 20)
 
 SIXEL_COLOURS = 64
 _RUN = re.compile(r"(.)\1{3,}")
-
-
-def is_picture(name: str) -> bool:
-    """Tell by its name whether a file is a picture that can be drawn."""
-    return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def protocol(environment: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from codegen_chat.attention.record import Attention
 from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError, UsageError
 from codegen_chat.events import Committed, Event, Events, Proposed
+from codegen_chat.session.picture import is_picture
 from codegen_chat.settings import Settings
 from codegen_chat.terminal import attention, commands, picture, views
 from codegen_chat.terminal.line import Alive, Line
@@ -203,7 +204,7 @@ class Repl:
 
     def _pictures(self, turn: Turn) -> None:
         """Save the pictures that a turn made, say where, and draw them where that can be."""
-        names = [name for name in turn.execution.files if picture.is_picture(name)] if turn.execution and turn.accepted else []
+        names = [name for name in turn.execution.files if is_picture(name)] if turn.execution and turn.accepted else []
         path = self._conversation.history.path
         for name in names:
             data = self._conversation.file(turn, name)
