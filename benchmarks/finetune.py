@@ -180,14 +180,14 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=None, help="where data and runs lie; a run there goes on")
     arguments.add_argument("--sessions", type=int, default=120)
     arguments.add_argument(
-        "--judged", type=int, default=20, help="sessions judged in each kind of words, and of the grammar thrice"
+        "--judged", type=int, default=20, help="sessions judged in each kind of words, and of the grammar twice as many"
     )
     given = arguments.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     tests = {
         "as trained": [session(TEST + number) for number in range(given.judged)],
         "in other words": [session(TEST + number, unseen=True) for number in range(given.judged)],
-        "own grammar": grammar(GRAMMAR, 3 * given.judged),
+        "own grammar": grammar(GRAMMAR, 2 * given.judged),
     }
     lesson = ["--epochs", "2", "--batch", "1024", "--every", "1000"]
     runs = {
