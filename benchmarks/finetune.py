@@ -4,10 +4,10 @@
 
 The domain is Python's `ipaddress`: networks, hosts, prefixes. Sessions are drawn, executed in the sandbox and saved as the
 product saves them; `codegen-chat train --init` learns from that folder: all weights, LoRA, and all weights with sessions of the
-model's own grammar among the others, half as many. Judged on sessions of other values, greedily, turn by turn after the recorded ones
-before: a turn is right when it prints the same and leaves the same values. Half of the questions are worded as in training, half
-in words that no training session has. What is forgotten shows in fresh sessions of the embedded model's own grammar, by loss and
-by turns. Everything is drawn from seeds, and a run whose folder is given goes on.
+model's own grammar among the others, half as many. Judged on sessions of other values, greedily, turn by turn after the recorded
+ones before: a turn is right when it prints the same and leaves the same values. Half of the questions are worded as in training,
+half in words that no training session has. What is forgotten shows in fresh sessions of the embedded model's own grammar, by loss
+and by turns. Everything is drawn from seeds, and a run whose folder is given goes on.
 """
 
 from __future__ import annotations
