@@ -18,8 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from codegen_chat.conversation import Committed, Conversation, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError
+from codegen_chat.events import Committed
+from codegen_chat.making import Options
 from codegen_chat.models import load
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History

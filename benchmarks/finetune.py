@@ -24,9 +24,10 @@ from random import Random
 
 import torch
 
-from codegen_chat.conversation import Conversation, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.lm import checkpoint, hub
 from codegen_chat.lm.tokenizer import Tokenizer
+from codegen_chat.making import Options
 from codegen_chat.models import load
 from codegen_chat.prompt import HEADER, code, conversation_stop, render
 from codegen_chat.sandbox.kernel import Kernel

@@ -14,7 +14,9 @@ import time
 from collections import Counter
 from itertools import islice
 
-from codegen_chat.conversation import Committed, Conversation, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.events import Committed
+from codegen_chat.making import Options
 from codegen_chat.models import load
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History

@@ -1,6 +1,6 @@
 """Search generated sessions for the problems that the model is judged on: none may be there.
 
-    python benchmarks/overlap.py [--sessions 300000] [--processes 2]
+    python benchmarks/overlap.py [--sessions 300000] [--processes 2] [--file PATH]
 
 Words are compared without case, punctuation, names in quotes, strings and numbers. A problem is found where one session has half
 of its turns of three words and more, and two of them; single turns ("print the sorted list") are counted, for plain steps recur.
@@ -9,17 +9,23 @@ of its turns of three words and more, and two of them; single turns ("print the 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import re
 import time
+from collections import Counter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from codegen_chat.session.spec import parse
 from codegen_chat.train.curriculum.sessions import Curriculum
 
 ROOT = Path(__file__).parent
+
+CHUNK = 1000
+"""Sessions of one seed."""
 
 
 def plain(words: str) -> str:
@@ -48,19 +54,28 @@ def problems() -> dict[str, set[str]]:
     return found
 
 
-def search(order: tuple[int, int]) -> tuple[list[str], dict[str, int]]:
-    """Search so many sessions of one seed: the problems found, and how often single turns were."""
-    seed, count = order
-    wanted = {name: turns for name, turns in problems().items() if turns}
-    known = set().union(*wanted.values())
-    found: list[str] = []
-    single: dict[str, int] = {}
-    for steps in islice(Curriculum().sessions(seed), count):
+@functools.cache
+def wanted() -> dict[str, set[str]]:
+    """Return the problems that say something of their own."""
+    return {name: turns for name, turns in problems().items() if turns}
+
+
+@functools.cache
+def curriculum() -> Curriculum:
+    """Return the grammar, read once in a process."""
+    return Curriculum()
+
+
+def search(seed: int) -> dict[str, Any]:
+    """Search a chunk of sessions: the problems found, and how often single turns were."""
+    known = set().union(*wanted().values())
+    found: set[str] = set()
+    single: Counter[str] = Counter()
+    for steps in islice(curriculum().sessions(seed), CHUNK):
         here = {plain(step.words) for step in steps} & known
-        for turn in here:
-            single[turn] = single.get(turn, 0) + 1
-        found += [name for name, turns in wanted.items() if len(here) > 1 and len(turns & here) >= max(2, len(turns) / 2)]
-    return found, single
+        single.update(here)
+        found |= {name for name, turns in wanted().items() if len(here) > 1 and len(turns & here) >= max(2, len(turns) / 2)}
+    return {"seed": seed, "found": sorted(found), "single": single}
 
 
 def main() -> None:
@@ -68,20 +83,27 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--sessions", type=int, default=300_000)
     arguments.add_argument("--processes", type=int, default=2)
+    arguments.add_argument("--file", type=Path, default=None, help="keeps each chunk's result; a search goes on where it was")
     given = arguments.parse_args()
+    done: list[dict[str, Any]] = []
+    if given.file and given.file.exists():
+        done = [json.loads(line) for line in given.file.read_text(encoding="utf-8").splitlines()]
+    left = sorted(set(range(given.sessions // CHUNK)) - {chunk["seed"] for chunk in done})
     began = time.perf_counter()
-    orders = [(seed, given.sessions // given.processes) for seed in range(given.processes)]
-    with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
-        results = pool.map(search, orders)
-    single: dict[str, int] = {}
-    for _, some in results:
-        for turn, count in some.items():
-            single[turn] = single.get(turn, 0) + count
-    names = sorted({name for found, _ in results for name in found})
-    for turn, count in sorted(single.items(), key=lambda item: -item[1]):
+    with multiprocessing.get_context("spawn").Pool(given.processes, maxtasksperchild=20) as pool:
+        for chunk in pool.imap_unordered(search, left):
+            done.append(chunk)
+            if given.file:
+                with given.file.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(chunk) + "\n")
+    single: Counter[str] = Counter()
+    for chunk in done:
+        single.update(chunk["single"])
+    for turn, count in single.most_common():
         print(f"{count:6d} {turn}")
+    names = sorted({name for chunk in done for name in chunk["found"]})
     took = time.perf_counter() - began
-    print(f"{given.sessions} sessions, {len(problems())} problems, found: {', '.join(names) or 'none'}; {took:.0f} s")
+    print(f"{len(done) * CHUNK} sessions, {len(problems())} problems, found: {', '.join(names) or 'none'}; {took:.0f} s")
     raise SystemExit(bool(names))
 
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import codegen_chat
-from codegen_chat.cli import app
+from codegen_chat.cli.commands import app
 
 HEAD = """# Commands
 

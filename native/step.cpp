@@ -569,15 +569,15 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
                     std::memcpy(hidden.rows[m].exact + row, from, 4 * std::min(ROWS, inner - row));
                 });
         });
-        for (int m = 0; m < count; m++) {
-            const int at = positions[m];
-            for (int h = 0; h < heads; h++) {
+        model.pool.run(heads, alone(8.0 * width), [&](int h) {
+            for (int m = 0; m < count; m++) {
+                const int at = positions[m];
                 float *q = &qkv[m * stride + h * size], *k = q + width, *v = k + width;
                 rotate(q, &model.sines[at * half], &model.cosines[at * half], half);
                 rotate(k, &model.sines[at * half], &model.cosines[at * half], half);
                 model.remember(which[m], l, h, at, k, v);
             }
-        }
+        });
         const int tiles = (count + QUERIES - 1) / QUERIES;
         model.pool.run(heads * tiles, alone(2.0 * width * (positions[count - 1] + 1)), [&](int task) {
             const int h = task % heads, m = task / heads * QUERIES;

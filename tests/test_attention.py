@@ -16,8 +16,9 @@ import pytest
 from codegen_chat import api, cli
 from codegen_chat.attention import files, page
 from codegen_chat.attention.record import Attention, Part, parts, pieces, split
-from codegen_chat.conversation import Conversation, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import ContextWindowExceeded, UsageError
+from codegen_chat.making import Options
 from codegen_chat.models import Model, load
 from codegen_chat.prompt import HEADER, render
 from codegen_chat.session.history import History

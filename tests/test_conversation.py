@@ -10,22 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen_chat.conversation import (
-    FALLBACK_TEMPERATURE,
-    FIXES,
-    ROOT,
-    Chosen,
-    Committed,
-    Conversation,
-    Event,
-    Evicted,
-    Executed,
-    Fallback,
-    Options,
-    Proposed,
-    Replayed,
-)
+from codegen_chat.conversation import FIXES, Conversation
+from codegen_chat.drawing import FALLBACK_TEMPERATURE
 from codegen_chat.errors import ContextWindowExceeded, ModelUnavailable, SandboxUnavailable, UsageError
+from codegen_chat.events import Chosen, Committed, Event, Evicted, Executed, Fallback, Proposed, Replayed
+from codegen_chat.making import Options
+from codegen_chat.namespace import ROOT
 from codegen_chat.prompt import HEADER, render
 from codegen_chat.session.history import History
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Execution, Output, Prompt, Sampling, Turn
@@ -455,6 +445,15 @@ def test_the_model_goes_on_with_first_lines() -> None:
     assert (turn.code, turn.given) == ("def add(a, b):\n    return a + b", "def add(a, b):")
     assert shown(events) == "def add(a, b):\n    return a + b\n\n"
     assert conversation.prompt_text() == HEADER + "# Add.\ndef add(a, b):\n    return a + b\n\n"
+
+
+def test_copies_of_the_words_literals_see_the_first_lines() -> None:
+    conversation = talk("'m\n")
+    list(conversation.run("Set it to the string 'Tom Sawyer'.", given="name = 'To"))
+    copy = model(conversation).prompts[-1].copy
+    assert copy
+    assert [rest for rest, _ in copy("")] == ["m Sawyer'"]
+    assert [rest for rest, _ in copy("m S")] == ["awyer'"]
 
 
 def test_first_lines_need_no_words_and_are_given_again_to_a_retry() -> None:

@@ -57,8 +57,8 @@ def test_no_other_name() -> None:
         "import codegen_chat",
         "import codegen_chat; codegen_chat.Settings, codegen_chat.Turn, codegen_chat.ModelUnavailable",
         "import codegen_chat; codegen_chat.Session",
-        "from codegen_chat.cli import app; app(['--help'], standalone_mode=False)",
-        "from codegen_chat.cli import app; app(['run', '--help'], standalone_mode=False)",
+        "from codegen_chat.cli.commands import app; app(['--help'], standalone_mode=False)",
+        "from codegen_chat.cli.commands import app; app(['run', '--help'], standalone_mode=False)",
     ],
 )
 def test_no_torch_before_a_model_is_loaded(code: str) -> None:

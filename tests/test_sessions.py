@@ -11,7 +11,8 @@ import pytest
 
 from codegen_chat.api import Session
 from codegen_chat.lm import native
-from codegen_chat.models import Loading, load
+from codegen_chat.loading import Loading
+from codegen_chat.models import Model, load
 from codegen_chat.session import spec
 from codegen_chat.settings import Settings
 
@@ -21,12 +22,14 @@ BEYOND = sorted(Path(__file__).parents[1].joinpath("sessions", "beyond").glob("*
 
 
 @pytest.fixture(scope="module")
-def nano() -> Loading:
-    return Loading(load)
+def nano() -> Loading[Model]:
+    loading = Loading(load)
+    loading.begin()
+    return loading
 
 
 @pytest.fixture
-def session(nano: Loading) -> Iterator[Session]:
+def session(nano: Loading[Model]) -> Iterator[Session]:
     with Session.open(Settings(save=False), model=nano) as opened:
         assert opened.unsafe is None
         yield opened

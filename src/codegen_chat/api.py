@@ -11,23 +11,27 @@ import os
 import platform
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Self
 
 from codegen_chat import prompt as prompts
 from codegen_chat.attention.record import Attention, pieces
-from codegen_chat.conversation import Committed, Conversation, Event, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError, ModelUnavailable, SandboxUnavailable, SessionError, UsageError
+from codegen_chat.events import Committed, Event
 from codegen_chat.lm import hub
-from codegen_chat.models import Loading, Model, drawing, load
+from codegen_chat.loading import Loading
+from codegen_chat.making import Options
+from codegen_chat.models import Model, drawing, load
 from codegen_chat.publish import publish
-from codegen_chat.sandbox.kernel import Kernel, probe
-from codegen_chat.sandbox.outer import UNSAFE, Grants
+from codegen_chat.sandbox.by_settings import sandbox, walls
+from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.sandbox.probe import probe
 from codegen_chat.session.history import History
 from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
-from codegen_chat.turn import Accept, Completed, Completion, Delta, Limits, Prompt, Sampling, Turn
+from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Turn
 
 
 class _Drawing:
@@ -37,45 +41,29 @@ class _Drawing:
         self._session = session
 
     @property
-    def _loading(self) -> Loading:
-        return self._session.model
+    def _model(self) -> Model:
+        return self._session.model.value
 
     @property
     def window(self) -> int:
-        return self._loading.model.engine.window
+        return self._model.engine.window
 
     @property
     def sampling(self) -> Sampling:
-        return drawing(self._session.settings, self._loading.model.engine.sampling)
+        return drawing(self._session.settings, self._model.engine.sampling)
 
     def count(self, text: str) -> int:
-        return self._loading.model.engine.count(text)
+        return self._model.engine.count(text)
 
     def complete(
         self, prompt: Prompt, sampling: Sampling, *, accept: Accept | None = None
     ) -> Generator[Delta | Completion, None, None]:
-        return self._loading.model.engine.complete(prompt, sampling, accept=accept)
+        return self._model.engine.complete(prompt, sampling, accept=accept)
 
     def complete_many(
         self, prompt: Prompt, samplings: Sequence[Sampling], *, accept: Accept | None = None
     ) -> Generator[Delta | Completed, None, None]:
-        return self._loading.model.engine.complete_many(prompt, samplings, accept=accept)
-
-
-def sandbox(settings: Settings, *, imports: Sequence[str] = (), unsafe: bool = False) -> tuple[Kernel | None, str | None]:
-    """Return a sandbox, or None and why there is none.
-
-    `imports`: modules that its empty state has imported. `unsafe`: where it cannot be had, run code all the same; for who has
-    typed so. Raises UsageError for a folder that cannot be granted.
-    """
-    if settings.exec == "off":
-        return None, "execution is off"
-    limits = replace(Limits(), timeout=settings.timeout, memory=settings.memory)
-    grants = Grants(settings.allow_read, settings.allow_write)
-    try:
-        return Kernel.start(limits, imports=imports, grants=grants, unsafe=unsafe), None
-    except SandboxUnavailable as error:
-        return None, str(error)
+        return self._model.engine.complete_many(prompt, samplings, accept=accept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +117,6 @@ def offers() -> Iterator[str]:
     yield "`hf download NAME --local-dir DIR`, then here `codegen-chat models add DIR`."
 
 
-def walls(kernel: Kernel) -> list[str]:
-    """Say in a line what code is held to, and what it was granted; louder where it is held to nothing."""
-    if kernel.tier == UNSAFE:
-        return [
-            "!" * 80,
-            "UNSAFE: no sandbox holds on this machine, and --unsafe-exec was given.",
-            "Code that a model wrote runs with your rights: it can read, change and delete your files.",
-            "!" * 80,
-        ]
-    grants = kernel.grants
-    granted = [f"{what} {', '.join(folders)}" for what, folders in (("reads", grants.read), ("writes", grants.write)) if folders]
-    but = f", but it {' and '.join(granted)}" if granted else ""
-    return [f"Code runs in the sandbox, tier {kernel.tier}: no network, no files{but}."]
-
-
 class Session:
     """A conversation with its model, its sandbox and its log: the whole product. Usable as a context manager.
 
@@ -157,7 +130,9 @@ class Session:
         notes: what a person should know of a session that was opened again, a line each.
     """
 
-    def __init__(self, settings: Settings, history: History, kernel: Kernel | None, unsafe: str | None, model: Loading) -> None:
+    def __init__(
+        self, settings: Settings, history: History, kernel: Kernel | None, unsafe: str | None, model: Loading[Model]
+    ) -> None:
         self.history = history
         self.model = model
         self.unsafe = unsafe
@@ -173,7 +148,7 @@ class Session:
         settings: Settings | None = None,
         *,
         resume: Path | None = None,
-        model: Loading | Model | None = None,
+        model: Loading[Model] | Model | None = None,
         unsafe_exec: bool = False,
     ) -> Self:
         """Start a session, or go on with the one in a file: its variables are rebuilt by running its code again.
@@ -206,6 +181,7 @@ class Session:
         if not isinstance(model, Loading):
             given = model
             model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            model.begin()
         session = cls(wanted, history, kernel, unsafe, model)
         if resume is not None:
             session._resume(facts)
@@ -239,7 +215,7 @@ class Session:
         if not self.ready:
             return f"{name} is loading"
         try:
-            model = self.model.model
+            model = self.model.value
         except CodegenChatError:
             return f"{name} cannot be loaded"
         return f"{name} {model.dtype} {model.device}, {model.backend}"
@@ -255,7 +231,7 @@ class Session:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each of these tokens; together they are the text of all."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may have several tokens
-        return [decoder.decode(self.model.model.tokenizer.token_bytes(token)) for token in ids]
+        return [decoder.decode(self.model.value.tokenizer.token_bytes(token)) for token in ids]
 
     def doctor(self) -> Iterator[Finding]:
         """Say what holds on this machine, as `codegen-chat doctor` does."""
@@ -270,7 +246,7 @@ class Session:
 
         Those that had left the window by then are left out. Raises UsageError where there is no such turn.
         """
-        return look(self.model.model, self.turns, number, self.settings.max_new_tokens)
+        return look(self.model.value, self.turns, number, self.settings.max_new_tokens)
 
     def export(self, path: Path) -> str | None:
         """Write the session as .py, .ipynb, .md or .html. Returns why it is not verified, None where it is.
@@ -297,6 +273,7 @@ class Session:
         if any(getattr(wanted, name) != getattr(self.settings, name) for name in ("model", "dtype", "device")):
             folder = hub.locate(wanted.model)
             self.model = Loading(lambda: load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            self.model.begin()
             facts = {"model": hub.name(folder), "revision": hub.revision(folder)}
             self.history.note({**facts, "dtype": wanted.dtype, "device": wanted.device})
         self.settings = wanted

@@ -6,12 +6,12 @@ Rules in a fixed order; the first one in which two candidates differ decides bet
 |---|---|
 | runs | did it run without error? |
 | examples | of the examples in the turn's words, such as `square(3) is 9`, how many hold? |
-| asked | did it do what the words ask for, as far as that can be seen? |
+| asked | how much of what the words plainly ask for did it leave undone? |
 | agree | how many candidates wrote and returned the same? |
 | leave | how many of those left the same names behind? |
 | likely | how likely did the model find it? |
 
-What each is worth on the dev set, benchmarks/choosing.py measures by taking it out; docs/bench.md has the figures.
+What each is worth on the dev set, benchmarks/choosing.py measures by taking it out; docs/log.md has the figures.
 """
 
 from __future__ import annotations
@@ -29,10 +29,6 @@ Rule = Literal["runs", "examples", "asked", "agree", "leave", "likely"]
 
 RULES: tuple[Rule, ...] = ("runs", "examples", "asked", "agree", "leave", "likely")
 
-_SHOWING = re.compile(
-    r"\b(?:print|show|display|output|tell me)\b|\?|(?:^|[.!;:,]\s+)(?:what|which|how (?:many|much|long|far|old))\b", re.IGNORECASE
-)
-_QUOTED = re.compile(r"[\"'`]([A-Za-z_]\w*)[\"'`]")
 _CALL = r"[A-Za-z_]\w*\((?:[^()\n]|\([^()\n]*\))*\)"
 _LITERAL = (
     r"-?\d+(?:\.\d+)?(?![\w.]*\w)|'[^'\n]*'|\"[^\"\n]*\"|True|False|None"
@@ -46,13 +42,15 @@ _EXAMPLE = re.compile(rf"`?({_CALL})`?,?\s*{_MEANS}:?\s*`?({_LITERAL})|>>>\s*({_
 class Ran:
     """A candidate that has run.
 
-    `count` is how many candidates wrote the same program, `examples` how many of those in the words hold in its state.
+    `count` is how many candidates wrote the same program, `examples` how many of those in the words hold in its state, `missed`
+    how much of what the words plainly ask for it did not do (`wishes`).
     """
 
     execution: Execution
     logprob: float = 0.0
     count: int = 1
     examples: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Choice:
     reason: str
 
 
-def choose(candidates: Sequence[Ran], text: str = "", rules: Sequence[Rule] = RULES) -> Choice:
+def choose(candidates: Sequence[Ran], rules: Sequence[Rule] = RULES) -> Choice:
     """Return the best candidate by these rules; where none tells two apart, the earlier, the model's own first choice.
 
     Raises ValueError where there is none to choose from.
@@ -81,7 +79,7 @@ def choose(candidates: Sequence[Ran], text: str = "", rules: Sequence[Rule] = RU
         {
             "runs": candidate.execution.status == "ok",
             "examples": candidate.examples,
-            "asked": asked(candidate.execution, text),
+            "asked": -candidate.missed,
             "agree": said[_said(candidate.execution)],
             "leave": left[_left(candidate.execution)],
             "likely": candidate.logprob,
@@ -108,17 +106,6 @@ def choose(candidates: Sequence[Ran], text: str = "", rules: Sequence[Rule] = RU
         "likely": "it is the likeliest",
     }
     return Choice(best, words[decided] if decided else "it came first")
-
-
-def asked(execution: Execution, text: str) -> int:
-    """Count what a turn's words ask for, as far as that can be seen, that an execution did.
-
-    It shows something where they want to see it, it does anything at all, and it binds a name that they put in quotes.
-    """
-    shows = bool(execution.stdout.strip() or execution.value)
-    changed = {change.name for change in execution.changes}
-    quoted = set(_QUOTED.findall(text))
-    return (shows or not _SHOWING.search(text)) + (shows or bool(changed)) + (not quoted or bool(quoted & changed) or shows)
 
 
 def examples(text: str) -> list[str]:

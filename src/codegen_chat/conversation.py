@@ -1,156 +1,41 @@
-"""One turn, start to end, as an iterator of events.
+"""A person's conversation with a model: turns asked for, tried again, changed, taken back. Each is an iterator of events.
 
-Words become a prompt, the prompt candidates, the candidates run from the same state, one of them is kept and joins the history.
-Nothing is owned here: the completer, the executor and the history are referred to, and all that lasts is in the history. A turn
-whose code failed, and what was interrupted, is kept there too, not accepted: neither the prompt nor the namespace knows of it.
-
-Nothing that was generated is lost: what a Ctrl-C, a closed iterator or a failing sandbox leaves behind stays in the history as a
-candidate that is not accepted. A Ctrl-C may be met here, or by who shows the events; handed in with `throw(KeyboardInterrupt)` it
-ends the turn in the same way, and the remaining events still come. One event is a question: `Proposed` is answered by `send`.
+Words become a prompt, the prompt candidates, the candidates run from the same state, one of them is kept and joins the history
+(making.py). Nothing is owned here: the completer, the executor and the history are referred to, and all that lasts is in the
+history. A turn whose code failed, and what was interrupted, is kept there too, not accepted: neither the prompt nor the namespace
+knows of it.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from codegen_chat import prompt as prompts
 from codegen_chat import remark
-from codegen_chat.choose import RULES, Ran, Rule, choose, examples, normal
+from codegen_chat.choose import Ran
+from codegen_chat.drawing import Drawing
 from codegen_chat.errors import ModelUnavailable, UsageError
+from codegen_chat.events import Committed, Events, Evicted, Executed, Notice, Replayed
 from codegen_chat.guard import blank
 from codegen_chat.guard import guard as guarding
 from codegen_chat.literals import copying
-from codegen_chat.session.history import History, new_id
-from codegen_chat.turn import (
-    Accept,
-    Completed,
-    Completer,
-    Completion,
-    Delta,
-    Execution,
-    Executor,
-    Output,
-    Prompt,
-    Sampling,
-    Turn,
-    last_execution,
-)
-
-ROOT = "header"
-"""The state before the first turn: the sandbox's empty one, in which what the prompt begins with has run."""
-
-FALLBACK_TEMPERATURE = 0.6
-"""For whatever must differ from the greedy answer: further candidates, a retry, a second try after comments."""
+from codegen_chat.making import Making, Options
+from codegen_chat.namespace import Namespace
+from codegen_chat.session.history import History
+from codegen_chat.turn import Completer, Delta, Execution, Executor, Output, Turn
 
 FIXES = 4
 """How many candidates mend a failed turn where nothing is set for that."""
-
-ATTEMPT_SEEDS = 1000
-"""How far apart the seeds of two attempts at one turn are: more than anyone asks for candidates."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How turns are run. `sampling` None: the checkpoint's own; `timeout` in seconds, None: the sandbox's own.
-
-    `fallback`: where one answer was asked for and its code fails, so many more are drawn, and the best is kept; 0: none.
-    `guard`: a line that cannot stand is drawn again while it is written. `ask`: the model's code runs once the person says so.
-    `rules`: how to choose among candidates.
-    """
-
-    samples: int = 1
-    fallback: int = 0
-    guard: bool = True
-    sampling: Sampling | None = None
-    max_new_tokens: int = 256
-    timeout: float | None = None
-    execute: bool = True
-    ask: bool = False
-    rules: tuple[Rule, ...] = RULES
-
-
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """What the model wrote is about to run, if the person wants it: send the code to run, "" for none; None runs it as it is."""
-
-    code: str
-    candidate: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """A candidate has run, or was interrupted."""
-
-    execution: Execution
-    candidate: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Fallback:
-    """The answer's code failed: `samples` more candidates are drawn, run from the same state, and the best of all is kept."""
-
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Several:
-    """So many candidates are drawn, and run from the same state."""
-
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Among these candidates, in the order in which they were drawn, the results chose this one; `reason` says why."""
-
-    turn: Turn
-    candidates: tuple[Turn, ...]
-    reason: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Evicted:
-    """These turns no longer fit the window: the model does not see them, their variables live on. The prompt has `tokens` now."""
-
-    turns: tuple[str, ...]
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One line for the person: something was done otherwise than asked."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A turn is in the history; whether it counts, `turn.accepted` says."""
-
-    turn: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """After an edit a later turn has run again: the turn that it was, and what it is now."""
-
-    number: int
-    before: Turn
-    after: Turn
-
-
-Event = Delta | Completed | Proposed | Output | Executed | Several | Fallback | Chosen | Evicted | Notice | Committed | Replayed
-Events = Generator[Event, str | None, None]
 
 
 class Conversation:
     """Runs turns on a history. Without a completer only the person's own code runs; without an executor nothing does.
 
-    `options` may be replaced between turns.
+    `options` may be replaced between turns. `judged` has what chose among the last turn's candidates: those that ran, each
+    program once, and what is known of each.
     """
 
     def __init__(
@@ -160,9 +45,8 @@ class Conversation:
         self.executor = executor
         self.history = history
         self.options = options or Options()
-        self._rooted: Executor | None = None
-        self._built: set[str] = set()  # turns whose states the executor knows
-        self._spare: tuple[str, ...] = ()  # states of the last turn's other candidates, for `pick`
+        self.judged: tuple[tuple[Turn, Ran], ...] = ()
+        self._states = Namespace(executor, history) if executor else None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -183,28 +67,21 @@ class Conversation:
 
     def names(self) -> Mapping[str, str]:
         """Return the person's names alive now, each with a summary of its value; none where nothing is executed."""
-        executor = self._sandbox()
-        if executor is None:
-            return {}
-        given = executor.names(ROOT)
-        alive = executor.names(self._state(executor, self.history.head))
-        return {name: what for name, what in alive.items() if given.get(name) != what}
+        namespace = self._namespace()
+        return namespace.own_names(self.history.head) if namespace else {}
 
     def attributes(self, expression: str) -> list[str]:
         """Return the public attributes of what a dotted name stands for now; none where it stands for nothing."""
-        executor = self._sandbox()
-        if executor is None:
+        namespace = self._namespace()
+        if namespace is None:
             return []
-        typed = self._evaluate(executor, f"[name for name in dir({expression}) if name[:1] != '_']").typed_value
-        return [name for name in typed.data if isinstance(name, str)] if typed and isinstance(typed.data, list) else []
+        listed = namespace.evaluate(self.history.head, f"[name for name in dir({expression}) if name[:1] != '_']").typed_value
+        return [name for name in listed.data if isinstance(name, str)] if listed and isinstance(listed.data, list) else []
 
     def file(self, turn: Turn, name: str) -> bytes | None:
         """Return a file that a turn wrote, named as in its Execution, as it was after the turn; None where it is gone."""
-        executor = self._sandbox()
-        if executor is None:
-            return None
-        last_execution(executor.execute("", parent=self._state(executor, turn.id), turn=None))  # its files are laid out by that
-        return executor.file(name)
+        namespace = self._namespace()
+        return namespace.file(turn.id, name) if namespace else None
 
     def run(self, text: str, *, given: str = "", samples: int | None = None) -> Events:
         """Ask the model for a turn and run its answer. `given` are first lines of the code, which the model goes on with.
@@ -332,62 +209,40 @@ class Conversation:
 
     def resume(self) -> list[Execution]:
         """Rebuild the namespace of a history that was opened again, by running its accepted code. Returns what each turn did."""
-        if self.executor is None or not self.options.execute:
-            return []
-        self._rooted = self.executor
-        self._built = {turn.id for turn in self.turns}
-        return self.executor.restore([(ROOT, prompts.HEADER), *((turn.id, turn.code) for turn in self.turns)])[1:]
+        namespace = self._namespace()
+        return namespace.restore(self.turns) if namespace else []
 
     def check(self, expression: str) -> tuple[bool, str]:
         """Tell whether an expression holds in the state of the last turn, and if not, why, in a line.
 
         It is evaluated in a throw-away fork. What it says can be forged by the code that it judges.
         """
-        executor = self._sandbox()
-        if executor is None:
+        namespace = self._namespace()
+        if namespace is None:
             return False, "nothing was executed"
         try:
             tree = ast.parse(expression.strip(), mode="eval").body
         except (SyntaxError, ValueError) as error:
             return False, f"not a Python expression: {error.args[0]}"
         # The newline keeps a comment from hiding the bracket; `not not` cannot be rebound as `bool` can.
-        result = self._evaluate(executor, f"not not (\n{expression}\n)")
+        result = namespace.evaluate(self.history.head, f"not not (\n{expression}\n)")
         if result.value == "True":
             return True, ""
         if result.status != "ok":
             return False, f"{result.failure.type}: {result.failure.message}" if result.failure else result.status
         if isinstance(tree, ast.Compare):
             left = ast.unparse(tree.left)
-            return False, f"{left} is {self._evaluate(executor, left).value}"
+            return False, f"{left} is {namespace.evaluate(self.history.head, left).value}"
         return False, "it is not true"
 
     # ------------------------------------------------------------ the parts of a turn
 
-    def _sandbox(self) -> Executor | None:
-        """Return the executor with its root state; None where nothing is executed."""
-        if self.executor is None or not self.options.execute:
+    def _namespace(self) -> Namespace | None:
+        """Return the states of the turns; None where nothing is executed."""
+        if self._states is None or not self.options.execute:
             return None
-        if self._rooted is not self.executor:
-            begun = last_execution(self.executor.execute(prompts.HEADER, parent=None, turn=ROOT))
-            self._rooted = self.executor if begun.status == "ok" else None
-            self._built = set()
-        return self.executor
-
-    def _state(self, executor: Executor, turn: str | None) -> str:
-        """Return the name of a turn's state. Where the executor does not know it (another branch, resumed), it is built again."""
-        missing = []
-        while turn is not None and turn not in self._built:
-            missing.append(self.history.turn(turn))
-            turn = missing[-1].parent
-        for step in reversed(missing):
-            last_execution(executor.execute(step.code, parent=turn or ROOT, turn=step.id, timeout=self.options.timeout))
-            self._built.add(step.id)
-            turn = step.id
-        return turn or ROOT
-
-    def _forget(self, executor: Executor, turn: str) -> None:
-        executor.forget(turn)
-        self._built.discard(turn)
+        self._states.timeout = self.options.timeout
+        return self._states
 
     def _model(self) -> Completer:
         if self.completer is None:
@@ -423,37 +278,26 @@ class Conversation:
     def _shown(self, turns: Sequence[Turn]) -> list[Turn]:
         return [turn for turn in turns if turn.id not in self.history.hidden]
 
-    def _evaluate(self, executor: Executor, code: str) -> Execution:
-        parent = self._state(executor, self.history.head)
-        return last_execution(executor.execute(code, parent=parent, turn=None, timeout=self.options.timeout))
+    def _play(self, wanted: Turn) -> Events:
+        yield from Making(self.history, self._namespace(), self.options).play(wanted)
 
     def _say(self, text: str, given: str, turns: Sequence[Turn], samples: int) -> Events:
         """Ask for a turn after `turns` in words; the values that they ask for are told above them."""
         names = prompts.mentioned(text)
         alive = self.names() if names else {}
-        executor = self._sandbox()
+        namespace, head = self._namespace(), self.history.head
         told = tuple(
-            remark.value(name, alive[name], self._evaluate(executor, name)) for name in names if executor and name in alive
+            remark.value(name, alive[name], namespace.evaluate(head, name)) for name in names if namespace and name in alive
         )
         for name in names:
             if name not in alive:
                 yield Notice(f"There is no variable {name}: @{name} stays as it is.")
         yield from self._ask(Turn("", None, text.strip(), "", given=given.strip("\n").rstrip(), remarks=told), turns, samples)
 
-    def _play(self, wanted: Turn) -> Events:
-        """Run a turn whose code is there: the person's own, one that never ran, or one that runs again somewhere else."""
-        candidates = [_Candidate(0, replace(wanted, id=new_id(), execution=None, accepted=False))]
-
-        def steps() -> Events:
-            yield from self._run(candidates)
-            yield from self._settle(candidates)
-
-        yield from self._keeping(candidates, steps())
-
     def _ask(
         self, wanted: Turn, turns: Sequence[Turn], samples: int, *, again: bool = False, temperature: float | None = None
     ) -> Events:
-        """Run one turn after `turns`, asked for as `wanted` was: draw candidates, execute them, choose, commit.
+        """Ask the model for one turn after `turns`, in the words of `wanted`.
 
         `again`: it was tried before, so the seeds are others.
         """
@@ -461,258 +305,28 @@ class Conversation:
         fitted = self._fit(completer, turns, wanted)
         if fitted.newly:
             yield Evicted(fitted.newly, fitted.tokens)
-        executor = self._sandbox()
-        if samples > 1 and executor is None:
+        namespace = self._namespace()
+        if samples > 1 and namespace is None:
             yield Notice("Candidates are compared by what they do, and nothing is executed: one was drawn.")
             samples = 1
 
         parent = turns[-1].id if turns else None
-        wanted = Turn("", parent, wanted.text, "", accepted=False, given=wanted.given, remarks=wanted.remarks)
-        attempt = sum(turn.parent == parent for turn in self.history.all_turns) if again else 0
-        alive = executor.names(self._state(executor, parent)) if executor else None
-        accept = guarding(alive) if self.options.guard else None
-        candidates: list[_Candidate] = []
-
-        def more(count: int) -> Events:
-            """Draw so many further candidates."""
-            fresh = range(len(candidates), len(candidates) + count)
-            drawn = [_Candidate(index, replace(wanted, id=new_id())) for index in fresh]
-            candidates.extend(drawn)
-            draws = [self._sampling(completer, attempt, index, temperature) for index in fresh]
-            yield from self._draw(completer, drawn, fitted.prompt_text, draws, accept)
-            if any(candidate.interrupted for candidate in drawn):
-                raise KeyboardInterrupt
-
-        def steps() -> Events:
-            if samples > 1:
-                yield Several(samples)
-            yield from more(samples)
-            yield from self._run(candidates, ask=self.options.ask)
-            if self.options.fallback and len(candidates) == 1 and candidates[0].failed and not self.options.ask:
-                yield Fallback(self.options.fallback)
-                yield from more(self.options.fallback)
-                yield from self._run(candidates)
-            yield from self._settle(candidates)
-
-        yield from self._keeping(candidates, steps())
-
-    def _sampling(self, completer: Completer, attempt: int, index: int, temperature: float | None) -> Sampling:
-        """Return how to draw a candidate: the first of the first attempt as the checkpoint wants it, no other one greedily."""
         own = self.options.sampling or completer.sampling
-        temperature = own.temperature if temperature is None else temperature
-        if attempt or index:
-            temperature = temperature or FALLBACK_TEMPERATURE
-        return replace(own, temperature=temperature, seed=own.seed + ATTEMPT_SEEDS * attempt + index)
-
-    def _draw(
-        self, completer: Completer, drawn: list[_Candidate], prompt_text: str, draws: list[Sampling], accept: Accept | None
-    ) -> Events:
-        """Let the model write candidates together; where only comments come, once more with a leading one banned.
-
-        One is shown as it grows, several each as a whole.
-        """
-        room = self.options.max_new_tokens
-        given = drawn[0].turn.given
-        stop = prompts.continuing(prompts.conversation_stop) if given else prompts.conversation_stop
-        copy = copying(drawn[0].turn.text) if self.options.guard else None
-        prompt = Prompt(prompt_text, stop, room, copy)
-        if given and len(drawn) == 1:
-            yield Delta(given, drawn[0].index)
-        yield from self._complete(completer, drawn, prompt, draws, accept)
-        for candidate, sampling in zip(drawn, draws, strict=True):
-            if blank(candidate.turn.code) and not candidate.interrupted:
-                yield Notice("Only comments came: drawn again, with a leading comment banned.")
-                temperature = sampling.temperature or FALLBACK_TEMPERATURE
-                again = replace(sampling, temperature=temperature, seed=sampling.seed + ATTEMPT_SEEDS // 2)
-                uncommented = Prompt(prompt_text, prompts.uncommented_stop, room, copy)
-                yield from self._complete(
-                    completer,
-                    [candidate],
-                    uncommented,
-                    [again],
-                    lambda text: not blank(text) and (accept is None or accept(text)),
-                )
-            if len(drawn) > 1:
-                yield Delta(given + candidate.completion.text, candidate.index)
-            yield Completed(candidate.completion, candidate.index)
-
-    def _complete(
-        self, completer: Completer, drawn: list[_Candidate], prompt: Prompt, draws: list[Sampling], accept: Accept | None
-    ) -> Events:
-        """Run completions of one prompt. The candidates and the history know at any time what is written so far."""
-        for candidate, sampling in zip(drawn, draws, strict=True):
-            candidate.write(Completion("", "interrupted", seed=sampling.seed))
-            self.history.begin(candidate.turn.id, candidate.turn.text, seed=sampling.seed, given=candidate.turn.given)
-        given = drawn[0].turn.given
-        if given and accept:
-            guard, accept = accept, lambda text: guard(given + text)
-
-        def take(event: Delta | Completed) -> Event | None:
-            candidate = drawn[event.candidate]
-            if isinstance(event, Completed):
-                candidate.write(event.completion)
-                return None
-            candidate.write(replace(candidate.completion, text=candidate.completion.text + event.text))
-            self.history.stream(candidate.turn.id, event.text)
-            return replace(event, candidate=candidate.index) if len(drawn) == 1 else None
-
-        with suppress(KeyboardInterrupt):  # the candidates say that they were interrupted
-            yield from _relay(completer.complete_many(prompt, draws, accept=accept), take)
-
-    def _run(self, candidates: list[_Candidate], *, ask: bool = False) -> Events:
-        """Execute the candidates that do something and have not run, until one is interrupted. A program runs once.
-
-        With `ask` only those that the person wants.
-        """
-        executor = self._sandbox()
-        if executor is None:
-            return
-        for spare in self._spare:
-            if spare != self.history.head:
-                self._forget(executor, spare)
-        self._spare = ()
-        ran: dict[str, _Candidate] = {}
-        for candidate in candidates:
-            if ask and not blank(candidate.turn.code):
-                answer = yield Proposed(candidate.turn.code, candidate.index)
-                if answer is not None and blank(answer):
-                    continue
-                candidate.turn = replace(candidate.turn, code=candidate.turn.code if answer is None else prompts.code(answer))
-            if blank(candidate.turn.code):
-                continue
-            first = ran.setdefault(normal(candidate.turn.code), candidate)
-            if candidate.turn.execution is not None:
-                continue
-            if first.turn.execution is not None:
-                first.count += 1
-                candidate.like = first.index
-                candidate.turn = replace(candidate.turn, execution=first.turn.execution)
-                yield Executed(first.turn.execution, candidate.index)
-                continue
-            execution = yield from self._execute(executor, candidate)
-            if execution.status == "interrupted":
-                return
-
-    def _settle(self, candidates: list[_Candidate]) -> Events:
-        """Let the results choose among the candidates, and commit the chosen one."""
-        runnable = [candidate for candidate in candidates if not blank(candidate.turn.code)]
-        if not runnable:
-            yield Notice("The model wrote no code: say it in other words.")
-            yield self._commit(candidates, candidates[0].turn)
-            return
-        executor = self._sandbox()
-        if executor is None:
-            yield self._commit(candidates, replace(runnable[0].turn, accepted=True))
-            return
-        ran = [candidate for candidate in runnable if candidate.turn.execution and candidate.like is None]
-        if not ran:  # the person wanted none of them
-            yield self._commit(candidates, runnable[0].turn)
-            return
-        best, reason = ran[-1], "it was interrupted"
-        if best.turn.execution and best.turn.execution.status != "interrupted":
-            choice = choose(self._judged(executor, ran), candidates[0].turn.text, self.options.rules)
-            best, reason = ran[choice.index], choice.reason
-        self._spare = tuple(one.turn.id for one in ran if one is not best and one.turn.accepted)
-        if len(candidates) > 1:
-            yield Chosen(best.turn, tuple(candidate.turn for candidate in candidates), reason)
-        yield self._commit(candidates, best.turn)
-
-    def _judged(self, executor: Executor, ran: list[_Candidate]) -> list[Ran]:
-        """Return what is known of candidates that have run. Examples in the words are tried in a throw-away fork of each."""
-        tests = examples(ran[0].turn.text) if len(ran) > 1 else []
-
-        def holds(candidate: _Candidate, test: str) -> bool:
-            code = f"not not ({test})"
-            running = executor.execute(code, parent=candidate.turn.id, turn=None, timeout=self.options.timeout)
-            return last_execution(running).value == "True"
-
-        return [
-            Ran(
-                candidate.turn.execution or Execution("interrupted"),
-                candidate.turn.completion.logprob if candidate.turn.completion else 0.0,
-                candidate.count,
-                sum(holds(candidate, test) for test in tests) if candidate.turn.accepted else 0,
-            )
-            for candidate in ran
-        ]
-
-    def _execute(self, executor: Executor, candidate: _Candidate) -> Generator[Event, None, Execution]:
-        """Run a candidate; it is accepted if its code did not fail."""
-        result = Execution("interrupted")
-
-        def take(event: Output | Execution) -> Event | None:
-            nonlocal result
-            if isinstance(event, Execution):
-                result = event
-                return None
-            field = {event.stream: getattr(result, event.stream) + event.text}
-            result = replace(result, **field)
-            return replace(event, candidate=candidate.index)
-
-        turn = candidate.turn
-        parent = self._state(executor, turn.parent)
-        with suppress(KeyboardInterrupt):  # the result says so
-            yield from _relay(executor.execute(turn.code, parent=parent, turn=turn.id, timeout=self.options.timeout), take)
-        if result.status == "ok":
-            self._built.add(turn.id)
-        candidate.turn = replace(turn, execution=result, accepted=result.status == "ok")
-        yield Executed(result, candidate.index)
-        return result
-
-    def _commit(self, candidates: list[_Candidate], turn: Turn) -> Committed:
-        drawn = [turn if candidate.turn.id == turn.id else candidate.turn for candidate in candidates]
-        candidates.clear()
-        self.history.append(turn, drawn)
-        return Committed(turn)
-
-    def _keeping(self, candidates: list[_Candidate], steps: Events) -> Events:
-        """Pass on the steps of a turn. Whatever ends them early, what the candidates hold stays in the history, not accepted."""
-        try:
-            yield from steps
-        except KeyboardInterrupt:
-            yield from self._commit_unaccepted(candidates)
-        finally:
-            for _ in self._commit_unaccepted(candidates):
-                """Nobody listens any more."""
-
-    def _commit_unaccepted(self, candidates: list[_Candidate]) -> Events:
-        """Keep what there is: the first candidate as the turn, the others beside it."""
-        if not candidates:
-            return
-        for candidate in candidates:
-            if candidate.turn.accepted and self.executor:
-                self._forget(self.executor, candidate.turn.id)
-            candidate.turn = replace(candidate.turn, accepted=False)
-        yield self._commit(candidates, candidates[0].turn)
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """A turn in the making: at any time, `turn` has all that is known of it."""
-
-    index: int
-    turn: Turn
-    count: int = 1
-    """How many candidates wrote its program."""
-    like: int | None = None
-    """The earlier candidate that wrote the same program, and ran in its place."""
-
-    @property
-    def completion(self) -> Completion:
-        if self.turn.completion is None:
-            raise AssertionError("the person's own code has no completion")
-        return self.turn.completion
-
-    @property
-    def interrupted(self) -> bool:
-        return self.completion.finish_reason == "interrupted"
-
-    @property
-    def failed(self) -> bool:
-        return self.turn.execution is not None and self.turn.execution.status not in {"ok", "interrupted"}
-
-    def write(self, completion: Completion) -> None:
-        self.turn = replace(self.turn, completion=completion, code=prompts.code(self.turn.given + completion.text))
+        drawing = Drawing(
+            completer,
+            self.history,
+            fitted.prompt_text,
+            wanted.given,
+            self.options.max_new_tokens,
+            own if temperature is None else replace(own, temperature=temperature),
+            attempt=sum(turn.parent == parent for turn in self.history.all_turns) if again else 0,
+            accept=guarding(namespace.names(parent) if namespace else None) if self.options.guard else None,
+            copy=copying(wanted.text) if self.options.guard else None,
+        )
+        turn = Turn("", parent, wanted.text, "", accepted=False, given=wanted.given, remarks=wanted.remarks)
+        making = Making(self.history, namespace, self.options)
+        yield from making.ask(turn, samples, drawing)
+        self.judged = making.judged
 
 
 def _retold(turn: Turn) -> Events:
@@ -728,24 +342,3 @@ def _retold(turn: Turn) -> Events:
                 yield Output(stream, text)
         yield Executed(turn.execution)
     yield Committed(turn)
-
-
-_E = TypeVar("_E")
-
-
-def _relay(stream: Generator[_E, None, None], take: Callable[[_E], Event | None]) -> Events:
-    """Pass on what `take` makes of a stream's events. A Ctrl-C between two of them goes down to the stream, which then ends."""
-    with closing(stream):
-        try:
-            event = next(stream)
-            while True:
-                try:
-                    shown = take(event)
-                    if shown is not None:
-                        yield shown
-                except KeyboardInterrupt as interrupt:
-                    event = stream.throw(interrupt)
-                else:
-                    event = next(stream)
-        except StopIteration:
-            return

@@ -19,8 +19,8 @@ LIKELY, SURE = 4.0, 30.0
 SOME = 3
 """Characters that show what is being copied."""
 
-_STRING = re.compile(r"(?<!\w)([\"'`])((?:(?!\1).)+?)\1(?!\w)")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
+STRING = re.compile(r"(?<!\w)([\"'`])((?:(?!\1).)+?)\1(?!\w)")
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
 _NUMBER_BEGUN = re.compile(r"(?<![\w.\])])-?\d[\d.]*$")
 _VALUE_BEGINS = re.compile(r"^\w+ = $")
 _TOLD = re.compile(r"(?:\b(?:string|text|word|sentence|be|is)|[=:])\s*$", re.IGNORECASE)
@@ -30,8 +30,8 @@ _CLOSING = {"[": "]", "(": ")", "{": "}"}
 def copying(words: str) -> Copy:
     """Make the function that tells, for code so far, the texts with which it may go on as a copy of what the words hold."""
     displays, rest = _displays(words)
-    strings = [(match[2], _value(words, match)) for match in _STRING.finditer(words)]
-    numbers = [match[0] for match in _NUMBER.finditer(_STRING.sub(" ", rest))]
+    strings = [(match[2], _value(words, match)) for match in STRING.finditer(words)]
+    numbers = [match[0] for match in NUMBER.finditer(STRING.sub(" ", rest))]
 
     def copies(line: str) -> Iterator[tuple[str, float]]:
         quote, opened, brackets = _open(line)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from threading import Event as Flag
-from threading import Thread
 from typing import TYPE_CHECKING, overload
 
 from codegen_chat import prompt as prompts
@@ -237,33 +235,3 @@ def drawing(settings: Settings, own: Sampling) -> Sampling:
         own.top_k if settings.top_k is None else settings.top_k,
         settings.seed,
     )
-
-
-class Loading:
-    """A model that loads in a thread, so that a prompt is there at once. Who needs it waits."""
-
-    def __init__(self, make: Callable[[], Model]) -> None:
-        self._make = make
-        self._done = Flag()
-        self._outcome: Model | BaseException | None = None
-        Thread(target=self._run, name="loading", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._outcome = self._make()
-        except BaseException as error:  # noqa: BLE001  who asks for the model gets it
-            self._outcome = error
-        self._done.set()
-
-    @property
-    def ready(self) -> bool:
-        """Whether asking for the model would not wait."""
-        return self._done.is_set()
-
-    @property
-    def model(self) -> Model:
-        """The model; waits for it. Raises what loading it raised."""
-        self._done.wait()
-        if not isinstance(self._outcome, Model):
-            raise self._outcome or AssertionError("a model neither loaded nor failed")
-        return self._outcome

@@ -180,6 +180,11 @@ def read(environment: Mapping[str, str], directory: Path) -> Settings:
     return settings
 
 
+def is_plain(settings: Settings, environment: Mapping[str, str]) -> bool:
+    """Return whether the person, or the terminal, wants words alone."""
+    return settings.plain or environment.get("ACCESSIBLE", "0") not in {"", "0"} or environment.get("TERM") == "dumb"
+
+
 def unknown(name: str) -> str:
     """Say that there is no such setting, and which may have been meant."""
     return f"there is no setting {name!r}{_suggestion(name, [setting.name for setting in fields(Settings)])}"

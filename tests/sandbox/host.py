@@ -257,12 +257,12 @@ class Host:
     def left(self, awake: set[int], seconds: float = 5.0) -> list[str]:
         """Wait until nothing is left of a turn but what belongs there. Return what there is then, if there is more.
 
-        These may be awake. Stopped are the empty state, the parked ones, and a copy that the next turn may run in.
+        These may be awake. Stopped are the empty state, the parked ones, and two copies that the next turn may run in.
         """
         deadline = time.monotonic() + seconds
         while True:
             pids, now = self.sandbox_pids(), self.awake()
-            if now <= awake and len(pids - now) <= 1 + self.parked + 1:
+            if now <= awake and len(pids - now) <= 1 + self.parked + 2:
                 return []
             if time.monotonic() > deadline:
                 return [line for pid in pids for line in _read_proc(pid, "status").splitlines()[:8]]

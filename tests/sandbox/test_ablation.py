@@ -11,7 +11,7 @@ from tests.sandbox.attacks import ATTACKS
 from tests.sandbox.host import Host, legs
 from tests.sandbox.judge import judged
 
-NO_SELF_TEST = ("kernel.py", 'if answer["surprises"] and', "if False and")
+NO_SELF_TEST = ("started.py", 'if answer["surprises"] and', "if False and")
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ ABLATIONS = [
     Ablation(
         "end of strays",
         "A",
-        (("init.py", "        while strays := self._strays(keep):\n", "        while strays := []:\n"),),
+        (("processes.py", "            while strays := self.strays(keep):\n", "            while strays := []:\n"),),
         "process: a daemon",
         "a process is left",
     ),
     Ablation(
         "environment",
         "A",
-        (("kernel.py", "env=start.environment,", "env={**os.environ, **start.environment},"),),
+        (("started.py", "env=start.environment,", "env={**os.environ, **start.environment},"),),
         "secrets: os.environ",
         "the secret came out",
     ),
@@ -130,7 +130,7 @@ ABLATIONS = [
         "A",
         (
             (
-                "kernel.py",
+                "started.py",
                 "pass_fds=(theirs.fileno(), alarm),",
                 "close_fds=bool([os.set_inheritable(file, True) for file in (theirs.fileno(), alarm)]) is False,",
             ),

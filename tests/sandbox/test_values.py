@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections import Counter, namedtuple
 
 import numpy as np
@@ -115,6 +116,18 @@ def test_a_fingerprint_shows_a_change_in_place() -> None:
         assert fingerprint(value) == before
         change()
         assert fingerprint(value) != before
+
+
+@pytest.mark.parametrize("large", [[1] * 10**6, dict.fromkeys(range(10**6)), set(range(10**6))], ids=["list", "dict", "set"])
+def test_a_large_value_is_looked_at_in_little_memory(large: object) -> None:
+    tracemalloc.start()
+    fingerprint(large)
+    summary(large)
+    if isinstance(large, list):  # of the others the repr is taken whole
+        shown(large)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 << 20
 
 
 def test_what_raises_while_it_is_looked_at_is_named_by_its_type() -> None:

@@ -21,11 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from codegen_chat.attention.record import Attention, Part
-from codegen_chat.conversation import Conversation, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import UsageError
+from codegen_chat.making import Options
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History, newest
 from codegen_chat.settings import Settings
+from codegen_chat.terminal.keyboard import quiet_keyboard
+from codegen_chat.terminal.line import Line
 from codegen_chat.terminal.repl import Repl
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Usage
 from tests.fakes import interleaved
@@ -155,9 +158,11 @@ def main() -> None:
                 chat = Chat(Conversation(Model(given.window), kernel, history, _options(settings)), settings)
                 if goes_on:
                     chat.conversation.resume()
-                repl = Repl(chat, sys.stdout, history=folder / "typed", plain=given.plain)
+                line = Line(sys.stdout, settings.keys, plain=given.plain, typed=folder / "typed", session=history.id)
+                repl = Repl(chat, sys.stdout, line, ["ready"], plain=given.plain)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                repl.run(["ready"])
+                with quiet_keyboard():
+                    repl.run()
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # no session is on yet, or any more
                 if given.state:
                     told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}

@@ -120,7 +120,7 @@ def test_local_still_needs_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_torch_slows_help() -> None:
-    watch = "import sys; from codegen_chat.cli import app; app(['--help'], standalone_mode=False); "
+    watch = "import sys; from codegen_chat.cli.commands import app; app(['--help'], standalone_mode=False); "
     told = "print(*({'torch', 'numpy', 'rich', 'prompt_toolkit'} & set(sys.modules)), 'none')"
     done = subprocess.run([sys.executable, "-c", watch + told], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\nnone\n")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from codegen_chat.conversation import Chosen, Committed, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.events import Chosen, Committed, Evicted, Executed, Fallback, Notice, Replayed, Several
 from codegen_chat.terminal.printing import HEAD_LINES, TAIL_LINES, visible
 from codegen_chat.terminal.screen import Screen
 from codegen_chat.terminal.views import side_by_side

@@ -9,13 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-from codegen_chat.conversation import Conversation, Options
+import pytest
+
+from codegen_chat.conversation import Conversation
+from codegen_chat.making import Options
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
 from tests.terminal.child import Model
 from tests.terminal.conftest import PATIENCE, Terminal
 
-SCRIPTS = 1000 if "EVERY_LEG" in os.environ else 6
+SCRIPTS, TYPISTS = (100, 10) if "EVERY_LEG" in os.environ else (6, 1)
+"""Scripts that each of so many tests types: a typist mostly waits, so several can type at once (`-n 4`)."""
 LINES = (
     ">>> a{n} = {n}\r",
     ">>> a{n} = [{n}]; print(a{n})\r",
@@ -107,19 +111,20 @@ def check(home: Path, session: str, kernel: Kernel) -> bool:
     return True
 
 
-def test_whatever_is_typed_the_log_gives_it_again(home: Path) -> None:
+@pytest.mark.parametrize("typist", range(TYPISTS))
+def test_whatever_is_typed_the_log_gives_it_again(home: Path, typist: int) -> None:
     seed = int(os.environ.get("SCRIPTS_SEED", random.SystemRandom().randrange(10**6)))
     sys.stdout.write(f"SCRIPTS_SEED={seed}\n")  # shown where it fails
-    typist = Typist(home, random.Random(seed))
+    hands = Typist(home, random.Random(seed))
     checked: set[str] = set()
     compared = 0
     try:
         with Kernel.start() as kernel:
             for _ in range(SCRIPTS):
-                typist.script()
+                hands.script()
                 for state in {path.name for path in (home / "states").iterdir()} - checked:
                     compared += check(home, state, kernel)
                     checked.add(state)
     finally:
-        typist.close()
+        hands.close()
     assert compared

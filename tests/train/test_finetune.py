@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from codegen_chat import cli
-from codegen_chat.conversation import Conversation, Options
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import SettingsError, UsageError
 from codegen_chat.lm import checkpoint
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.tokenizer import Tokenizer
+from codegen_chat.making import Options
 from codegen_chat.models import load
 from codegen_chat.prompt import render
 from codegen_chat.session.history import History

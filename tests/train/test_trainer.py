@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from codegen_chat.errors import SettingsError
 from codegen_chat.lm.config import Config
 from codegen_chat.train import trainer
 from codegen_chat.train.muon import Muon, orthogonalise
-from codegen_chat.train.trainer import Recipe, train
+from codegen_chat.train.trainer import Recipe, prepare, train
 
 TINY = """
 n_layer = 2
@@ -35,7 +36,7 @@ workers = {workers}
 sessions = 4
 fresh = {fresh}
 width = 16
-vocabulary_sessions = 200
+vocabulary_sessions = 50
 keep = 0
 {mixed}
 """
@@ -48,18 +49,27 @@ def recipe(folder: Path, *, tokens: int = 1200, workers: int = 1, fresh: int = 0
     return path
 
 
-def other(folder: Path) -> str:
-    """Write documents of another kind into a run's folder; return the recipe's lines that mix them in."""
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer, which a run that finds it in its folder need not learn."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    prepare(Recipe.read(recipe(folder)), folder)
+    return folder / "tokenizer.json"
+
+
+def other(folder: Path, tokenizer: Path) -> str:
+    """Write a tokenizer and documents of another kind into a run's folder; return the recipe's lines that mix these in."""
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tokenizer, folder)
     lines: list[dict[str, object]] = [{"text": f"# Add {n}\nx = x + {n}\n"} for n in range(40)]
     lines += [{"steps": [["x is 3", "x = 3"], ["print it", "print(x)"]], "learned": "last"}] * 40
     (folder / "other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return '[[mixed]]\nfile = "other.jsonl"\nstart = 0.1\nend = 0.9\nshare = 0.5\n'
 
 
-def test_a_run_broken_off_twice_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    mixed = other(tmp_path / "whole")
-    other(tmp_path / "broken")
+def test_a_run_broken_off_twice_ends_where_an_unbroken_one_does(tmp_path: Path, learned: Path) -> None:
+    mixed = other(tmp_path / "whole", learned)
+    other(tmp_path / "broken", learned)
     path = recipe(tmp_path, tokens=2500, fresh=1, mixed=mixed)
     list(train(path, tmp_path / "whole"))
     for minutes in (0, 0, 60):
@@ -95,8 +105,8 @@ def test_a_recipe_says_what_is_wrong(tmp_path: Path) -> None:
             Recipe.read(path)
 
 
-def test_a_file_that_is_not_there_and_a_worker_that_dies_are_told(tmp_path: Path) -> None:
-    path = recipe(tmp_path, mixed=other(tmp_path / "run"))
+def test_a_file_that_is_not_there_and_a_worker_that_dies_are_told(tmp_path: Path, learned: Path) -> None:
+    path = recipe(tmp_path, mixed=other(tmp_path / "run", learned))
     (tmp_path / "run" / "other.jsonl").unlink()
     with pytest.raises(SettingsError, match=r"other.jsonl is not there.*corpus.txt"):
         list(train(path, tmp_path / "run"))

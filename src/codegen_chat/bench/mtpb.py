@@ -2,8 +2,9 @@
 
 Two protocols. *paper*: each turn is answered from words and code so far, cut by the reference's rules, every answer kept; at the
 end the program runs once. It is what published checkpoints were measured by. *conversation*: each turn is a turn of the product
-(`Conversation`), guarded, run in the sandbox as it comes, left out where it fails, and with `choose` the best of n. It is what
-the embedded model was made for. Both score the whole program, run once more from nothing, by the reference's rules (`scorer`).
+(`Conversation`), guarded, run in the sandbox as it comes, left out where it fails, and with `choose` the best of n conversations
+is kept (`branches`). It is what the embedded model was made for. Both score the whole program, run once more from nothing, by the
+reference's rules (`scorer`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from time import perf_counter
 from typing import Any, Literal
 
 from codegen_chat import prompt as prompts
-from codegen_chat.bench import scorer
+from codegen_chat.bench import branches, scorer
 from codegen_chat.bench.lanes import Job, Lane
 from codegen_chat.bench.samples import Sample, tail, why
 from codegen_chat.choose import RULES, Rule
-from codegen_chat.conversation import FALLBACK_TEMPERATURE, Chosen, Committed, Conversation, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.drawing import FALLBACK_TEMPERATURE
 from codegen_chat.errors import ContextWindowExceeded, UsageError
+from codegen_chat.events import Chosen, Committed
+from codegen_chat.making import Options
 from codegen_chat.session.history import History
 from codegen_chat.turn import Completed, Completer, Completion, Prompt, Sampling, Turn, last_execution
 
@@ -99,7 +103,7 @@ def worded(problem: Problem, case: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Mtpb:
-    """A run over a problem file: n answers to each case, or with `choose` one, chosen by execution among n a turn.
+    """A run over a problem file: n answers to each case, or with `choose` one, chosen by execution among n conversations.
 
     `temperature` None is the checkpoint's own; where that is greedy, only the first answer is. `rules`: how to choose.
     """
@@ -140,9 +144,11 @@ class Mtpb:
         else:
             written = [self._conversation(texts, room, number, lane) for number in job.numbers]
         scored: dict[str, tuple[bool, str, str]] = {}
+        perplexity: dict[str, float | None] = {}
         for answer in written:
             if answer.program not in scored:
                 scored[answer.program] = self._score(answer.program, problem.outputs[job.case], lane)
+                perplexity[answer.program] = lane.perplexity(answer.program, answer.words) if lane.perplexity else None
         seconds = (perf_counter() - began) / len(written)
         samples = []
         for number, answer in zip(job.numbers, written, strict=True):
@@ -162,7 +168,7 @@ class Mtpb:
                     tokens=answer.tokens,
                     seconds=seconds,
                     logprob=answer.logprob,
-                    perplexity=lane.perplexity(answer.program, answer.words) if number == 0 and lane.perplexity else None,
+                    perplexity=perplexity[answer.program],
                     reasons=tuple(answer.reasons),
                 )
             )
@@ -209,26 +215,25 @@ class Mtpb:
     def _conversation(self, texts: Sequence[str], room: int, number: int, lane: Lane) -> _Answer:
         """Answer as the product does. The program is what was kept, and a last turn that failed, for what it printed before."""
         options = Options(
-            samples=self.n if self.choose else 1,
             sampling=self._sampling(lane.completer, number),
             guard=self.guard,
             max_new_tokens=room,
             timeout=TURN_TIMEOUT,
             rules=self.rules,
+            keep=self.choose,
         )
         answer = _Answer(prompts.HEADER)
         conversation = Conversation(lane.completer, lane.executor, History.memory(), options)
         last: Turn | None = None
         try:
-            for text in texts:
-                for event in conversation.run(text):
-                    match event:
-                        case Completed(completion):
-                            answer.tokens += completion.usage.completion_tokens
-                        case Chosen(reason=reason):
-                            answer.reasons.append(reason)
-                        case Committed(turn):
-                            last = turn
+            for event in branches.play(conversation, texts, self.n if self.choose else 1):
+                match event:
+                    case Completed(completion):
+                        answer.tokens += completion.usage.completion_tokens
+                    case Chosen(reason=reason):
+                        answer.reasons.append(reason)
+                    case Committed(turn):
+                        last = turn
         except ContextWindowExceeded:
             answer.trouble = "context window"
         turns = conversation.turns
@@ -236,7 +241,7 @@ class Mtpb:
             answer.word(prompts.comment(turn.text))
             answer.program += f"{turn.code.rstrip()}\n\n"
             answer.logprob += turn.completion.logprob if turn.completion else 0.0
-        for turn in turns:
+        for turn in conversation.history.drawn:
             lane.executor.forget(turn.id)
         return answer
 

@@ -82,12 +82,18 @@ def _rates(result: Mapping[str, Any]) -> str:
 
 def _failures(kind: str, failed: Sequence[Sample]) -> str:
     shown = "".join(
-        f"<details><summary>{escape(sample.task)}, case {sample.case}, answer {sample.number}</summary>"
+        f"<details><summary>{escape(_named(sample))}</summary>"
         f'<pre>{escape(sample.program)}</pre><pre class="bad">{escape(sample.output) or "(no output)"}</pre></details>'
         for sample in failed[:EACH_KIND]
     )
     more = f"<p>{len(failed) - EACH_KIND} more are in the samples file." if len(failed) > EACH_KIND else ""
     return f'<h3 id="{_anchor(kind)}">{escape(kind)}</h3>{shown}{more}'
+
+
+def _named(sample: Sample) -> str:
+    case = f", case {sample.case}" if sample.category or sample.case else ""  # HumanEval's tasks have one
+    at = "" if sample.temperature is None else f" at temperature {sample.temperature:g}"
+    return f"{sample.task}{case}, answer {sample.number}{at}"
 
 
 def _anchor(kind: str) -> str:
@@ -109,6 +115,9 @@ def _plots(samples: Sequence[Sample], result: Mapping[str, Any]) -> dict[str, by
             for temperature, points in lines.items():
                 axes.plot(*zip(*points, strict=True), marker="o", label=f"temperature {temperature}")
             axes.set(xscale="log", xlabel="k", ylabel="pass@k", ylim=(0, 1))
+            ks = {k for points in lines.values() for k, _ in points}
+            axes.set_xticks(sorted(ks & {1, 2, 3, 5, 10, 20, 50, 100, 200, max(ks)}))
+            _numbered(axes)
             axes.legend()
 
         found["pass_at_k.png"] = _drawn(pass_at_k)
@@ -125,13 +134,22 @@ def _plots(samples: Sequence[Sample], result: Mapping[str, Any]) -> dict[str, by
         found["by_turns.png"] = _drawn(by_turns)
     measured = [(perplexity, rate) for perplexity, rate in by_problem(samples).values() if perplexity is not None]
     if len(measured) > 1:
+        least, most = min(measured)[0], max(measured)[0]
 
         def perplexity(axes: Axes) -> None:
             axes.scatter(*zip(*measured, strict=True), alpha=0.5, color="#4477aa")
             axes.set(xscale="log", xlabel="perplexity of a problem's words", ylabel="pass rate", ylim=(-0.05, 1.05))
+            axes.set_xticks([tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if least / 2 < tick < 2 * most])
+            _numbered(axes)
 
         found["perplexity.png"] = _drawn(perplexity)
     return found
+
+
+def _numbered(axes: Axes) -> None:
+    """Write the numbers of a logarithmic axis as people do."""
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
 
 
 def _drawn(draw: Any) -> bytes:

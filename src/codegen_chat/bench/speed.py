@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
-from codegen_chat.conversation import Committed, Conversation, Executed, Options
+from codegen_chat.conversation import Conversation
+from codegen_chat.events import Committed, Executed
+from codegen_chat.making import Options
 from codegen_chat.models import Model
 from codegen_chat.session.history import History
 from codegen_chat.turn import Completed, Delta, Executor, Prompt, Sampling

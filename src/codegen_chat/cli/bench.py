@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -27,11 +28,11 @@ from codegen_chat.cli.options import (
     TopP,
     called,
     decoded,
-    is_plain,
     settled,
     source,
 )
 from codegen_chat.errors import UsageError
+from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
     from codegen_chat.bench.lanes import Benchmark, Job, Perplexity
@@ -55,8 +56,11 @@ def humaneval(
     ctx: typer.Context,
     n: Answers = 1,
     k: Annotated[str, typer.Option("-k", metavar="K,K", help="Which pass@k to report.")] = "1,10,100",
-    temperature: Annotated[
-        str | None, typer.Option(metavar="T,T", help="By default greedy for one answer, the paper's 0.2,0.6,0.8 for several.")
+    temperatures: Annotated[
+        str | None,
+        typer.Option(
+            "--temperature", metavar="T,T", help="By default greedy for one answer, the paper's 0.2,0.6,0.8 for several."
+        ),
     ] = None,
     limit: Limit = None,
     canonical: Annotated[bool, typer.Option("--canonical", help="Score the data's own solutions, without a model.")] = False,
@@ -84,7 +88,7 @@ def humaneval(
     benchmark = tasks.HumanEval(
         tasks.read()[:limit],
         n=n,
-        temperatures=_numbers("--temperature", temperature, float, 0) if temperature else own,
+        temperatures=_numbers("--temperature", temperatures, float, 0) if temperatures else own,
         top_p=settings.top_p or tasks.TOP_P,
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,
@@ -99,7 +103,7 @@ def mtpb(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Problems in the reference's format; - is standard input.")],
     n: Answers = 1,
     choose: Annotated[
-        bool, typer.Option("--choose", help="One answer a case: what they do chooses among n for each turn.")
+        bool, typer.Option("--choose", help="One answer a case: what they do chooses among n conversations.")
     ] = False,
     protocol: Annotated[
         str,
@@ -195,7 +199,7 @@ def _measure(
     running = _running(settings, benchmark, left, lanes, ray, needs_model=needs_model)
     passed = sum(sample.passed for sample in samples)
     try:
-        with Meter(sys.stderr, total, len(samples), plain=is_plain(settings)) as meter, closing(running):
+        with Meter(sys.stderr, total, len(samples), plain=is_plain(settings, os.environ)) as meter, closing(running):
             for fresh in running:
                 new = samples.add(fresh)
                 passed += sum(sample.passed for sample in new)

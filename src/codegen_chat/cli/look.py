@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codegen_chat import settings as preferences
-from codegen_chat.cli.options import Device, Dtype, Json, Model, Plain, decoded, is_plain, settled, source
+from codegen_chat.cli.options import Device, Dtype, Json, Model, Plain, decoded, settled, source
 from codegen_chat.errors import UsageError
+from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def attention(
     elif as_json:
         sys.stdout.writelines(json.dumps(line) + "\n" for line in _lines(seen, layer, head))
     else:
-        draw(Screen(sys.stdout, plain=is_plain(settings)), seen, layer, head)
+        draw(Screen(sys.stdout, plain=is_plain(settings, os.environ)), seen, layer, head)
     return 0
 
 

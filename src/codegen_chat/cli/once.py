@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,13 +133,15 @@ def execute(
     memory, output, killed, interrupted, refused (no sandbox holds here, and nothing was executed).
     """
     settings = settled(ctx)
-    code = decoded(source(file), file)
+    data = source(file)
+    try:
+        code = decode_source(data)  # a first line may name its encoding
+    except (SyntaxError, UnicodeDecodeError):
+        code = decoded(data, file)
 
-    from codegen_chat.api import sandbox, walls
-    from codegen_chat.terminal.screen import Screen
+    from codegen_chat.sandbox.by_settings import sandbox, walls
     from codegen_chat.turn import Execution
 
-    progress = Screen(sys.stderr, plain=True)
     result = Execution("interrupted")
     kernel, refusal = sandbox(settings, unsafe=unsafe_exec)
     if kernel is None:
@@ -147,8 +150,7 @@ def execute(
         raise SandboxUnavailable(f"nothing was executed: {refusal}")
     with kernel:
         if unsafe_exec:
-            for line in walls(kernel):
-                progress.error(line)
+            sys.stderr.writelines(f"! {line}\n" for line in walls(kernel))
         for event in kernel.execute(code, parent=None, turn=None):
             if isinstance(event, Execution):
                 result = event
@@ -158,7 +160,7 @@ def execute(
                 stream.flush()
         if files is not None:
             for name in kernel.save_files(result.files, files):
-                progress.error(f"{name} was left out: it is no ordinary file")
+                sys.stderr.write(f"! {name} was left out: it is no ordinary file\n")
         tier = kernel.tier
     if as_json:
         sys.stdout.write(_told(result, tier) + "\n")

@@ -36,16 +36,17 @@ from codegen_chat.cli.options import (
     TopP,
     UnsafeExec,
     called,
-    is_plain,
     pair,
     settled,
     source,
 )
 from codegen_chat.cli.sessions import Name as SessionName
 from codegen_chat.errors import UsageError
+from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
-    from codegen_chat.models import Loading
+    from codegen_chat.loading import Loading
+    from codegen_chat.models import Model as Loaded
 
 OUTPUT = "OUT.{py,ipynb,md,html}"
 
@@ -108,7 +109,7 @@ def run(
     from codegen_chat.terminal.screen import Screen
 
     progress = Screen(sys.stderr, plain=True)
-    loading: Loading | None = None
+    loading: Loading[Loaded] | None = None
     codes = set()
     for name, parsed, settings in ready:
         with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) as session:
@@ -116,7 +117,9 @@ def run(
             if settings.allow_read or settings.allow_write or unsafe_exec:
                 for line in session.walls:
                     progress.note(line)
-            player: Player = JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=is_plain(settings)))
+            player: Player = (
+                JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=is_plain(settings, os.environ)))
+            )
             header = session.history.header
             facts = {
                 "spec": called(name),
@@ -172,8 +175,8 @@ def export(
     The program is run once more from nothing, and the file says "verified" only if that gave what the session recorded. Pictures
     are in the notebook and in the HTML page; those of OUT.md stand in OUT_files.
     """
-    from codegen_chat.api import sandbox
     from codegen_chat.publish import kind, publish
+    from codegen_chat.sandbox.by_settings import sandbox
     from codegen_chat.session import history
     from codegen_chat.terminal.screen import Screen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +30,10 @@ from codegen_chat.cli.options import (
     TopK,
     TopP,
     UnsafeExec,
-    is_plain,
     settled,
 )
 from codegen_chat.errors import UsageError
+from codegen_chat.settings import is_plain
 
 
 def watch(
@@ -72,7 +73,7 @@ def watch(
     from codegen_chat.terminal.screen import Screen
     from codegen_chat.terminal.watch import Watch
 
-    screen = Screen(sys.stdout, plain=is_plain(settings))
+    screen = Screen(sys.stdout, plain=is_plain(settings, os.environ))
     with Session.open(settings, unsafe_exec=unsafe_exec) as session:
         for line in [f"Code is not executed: {session.unsafe}"] if session.unsafe else session.walls:
             screen.note(line)

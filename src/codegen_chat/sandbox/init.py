@@ -9,6 +9,7 @@ that they are meant for. When the socket closes, all ends.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import selectors
@@ -20,7 +21,8 @@ from collections import OrderedDict
 from itertools import accumulate
 from types import SimpleNamespace
 
-from codegen_chat.sandbox import limits, walls, wire
+from codegen_chat.sandbox import limits, processes, walls, wire
+from codegen_chat.sandbox.processes import Process
 from codegen_chat.sandbox.scratch import Scratch, clear
 from codegen_chat.sandbox.worker import Walls, zygote
 
@@ -35,8 +37,6 @@ GRACE = 0.3
 
 _TICK = 0.02
 _TICK_IN_HOST = 0.05  # there are more processes to look through
-_COPY = 5.0
-_STOP = 0.5
 _IDLE = 0.01
 """Seconds of silence after which there is time to get ready for the next turn."""
 _TRIES = 20
@@ -44,9 +44,6 @@ _START = 60.0
 _STUCK = 60
 _NAMES = 1 << 15
 """Characters of file names that are told of a turn."""
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 def main(control: int, alarm: int) -> NoReturn:
@@ -61,8 +58,8 @@ def main(control: int, alarm: int) -> NoReturn:
     try:
         init.start()
         while True:
-            if not _readable(product, _IDLE):
-                init.prepare()
+            while not _readable(product, _IDLE) and init.prepare():
+                pass
             head, body = wire.receive(product, reader)
             if head["do"] == "execute":
                 init.execute(head, body)
@@ -77,35 +74,6 @@ def main(control: int, alarm: int) -> NoReturn:
     os._exit(0)
 
 
-class _Process:
-    """A child of ours that holds a state of the person's program in its memory, and the way to it."""
-
-    def __init__(self, pid: int, handle: int, control: socket.socket) -> None:
-        self.pid = pid
-        self.handle = handle
-        self.control = control
-        self.memory = 0
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.handle, number)
-
-    def order(self, word: bytes, *descriptors: int) -> None:
-        """Wake it and tell it what to do.
-
-        Raises:
-            OSError: It does not listen.
-        """
-        self.control.settimeout(_COPY)
-        wire.send_descriptors(self.control, word, descriptors)
-        self.signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.control.close()
-        os.close(self.handle)
-
-
 class _State:
     """A state of the person's program: a parked process, and a copy of it where there is one to run the next turn in.
 
@@ -114,13 +82,18 @@ class _State:
     each; it is most of what a fork costs then. Later ones run in copies.
     """
 
-    def __init__(self, process: _Process, *, fresh: bool) -> None:
+    def __init__(self, process: Process, *, fresh: bool) -> None:
         self.process = process
         self.fresh = fresh
-        self.ready: _Process | None = None
+        self.ready: Process | None = None
 
-    def processes(self) -> list[_Process]:
+    def processes(self) -> list[Process]:
         return [self.process, self.ready] if self.ready else [self.process]
+
+    def stop(self) -> bool:
+        """Stop them all. Return False where one has ended or cannot be held."""
+        stopped = [process.stop() for process in self.processes()]
+        return all(stopped)
 
     def close(self) -> None:
         for process in self.processes():
@@ -130,7 +103,7 @@ class _State:
 class _Run:
     """A turn that is running: its process, our ends of the pipes, and what is known so far."""
 
-    def __init__(self, process: _Process, pipes: dict[int, str], serial: int, started: float, deadline: float) -> None:
+    def __init__(self, process: Process, pipes: dict[int, str], serial: int, started: float, deadline: float) -> None:
         self.process = process
         self.pipes = pipes
         self.serial = serial
@@ -161,9 +134,9 @@ class Init:
         self._namespace = bool(plan["namespace"])
         self._scratch = str(plan["scratch"])
         self._parked: OrderedDict[str, _State] = OrderedDict()
-        self._exits: dict[int, int] = {}
+        self._all = processes.Processes(own_namespace=self._namespace)
         self._zygote: _State | None = None
-        self._next: str | None = None
+        self._likely: list[str | None] = [None]
         os.set_blocking(alarm, False)
 
     # -- start and end
@@ -196,9 +169,9 @@ class Init:
         walls.keep_capabilities(*plan["keep"])
         zygote.control.settimeout(_START)
         answer, _ = wire.receive(zygote.control, wire.Reader())
-        self._stop(zygote)
+        zygote.stop()
         found = [*answer["surprises"], *walls.seen_from_outside(zygote.pid)]
-        zygote.memory = self._memory(zygote.pid)
+        zygote.memory = processes.memory(zygote.pid)
         self._files = Scratch([self._scratch, *shared], str(plan["store"]), uid)
         self._product.sendall(wire.encode({"say": "ready", "surprises": found}))
 
@@ -214,7 +187,7 @@ class Init:
         if needed:
             walls.bind(os.environ["TMPDIR"], "/tmp")  # noqa: S108
 
-    def _spawn_zygote(self, uid: int | None) -> _Process:
+    def _spawn_zygote(self, uid: int | None) -> Process:
         plan = self._plan
         ours, theirs = _channel()
         shared = bool(plan["shared_uid"])
@@ -236,6 +209,7 @@ class Init:
             imports=tuple(plan["imports"]),
             filtered=bool(plan["filtered"]),
         )
+        gc.freeze()  # the zygote's collection then leaves our pages alone
         pid = os.fork()
         if pid == 0:
             try:
@@ -247,7 +221,7 @@ class Init:
                 sys.excepthook(*sys.exc_info())
             os._exit(1)
         theirs.close()
-        return _Process(pid, os.pidfd_open(pid), ours)
+        return Process(pid, os.pidfd_open(pid), ours)
 
     def end(self) -> None:
         """Leave nothing behind: no process, and no file where the scratch folder is a real one."""
@@ -255,7 +229,7 @@ class Init:
             process.close()
         self._parked.clear()
         self._zygote = None
-        self._sweep(set())
+        self._all.sweep(set())
         if self._plan["remove"]:
             with contextlib.suppress(OSError):  # the product tries again
                 clear(str(self._plan["remove"]))
@@ -267,33 +241,39 @@ class Init:
         if state is not None:
             state.close()
             self._files.forget(turn)
-            self._reap()
+            self._all.reap()
 
     def read(self, name: str) -> None:
         """Hand out a file of the working folder."""
         data = self._files.read(os.environ["HOME"], name, self._limits.disk)
         self._product.sendall(wire.encode({"say": "file", "there": data is not None}, data or b""))
 
-    def prepare(self) -> None:
-        """Have a copy of the state that the next turn probably runs from, so that it need not wait for one."""
-        likely = self._state(self._next)
-        for state in (self._zygote, *self._parked.values()):
-            if state is not None and state is not likely and state.ready is not None:
+    def prepare(self) -> bool:
+        """Copy a state that the next turn probably runs from, so that it need not wait for that. Return whether one was copied.
+
+        That is the state that came last, and for who goes back by a turn or tries one again the state before.
+        """
+        likely = [state for name in self._likely if (state := self._state(name)) is not None]
+        for state in self._states():
+            if state not in likely and state.ready is not None:
                 state.ready.close()
                 state.ready = None
-        if likely is not None and likely.ready is None:
-            self._exits.clear()
-            signal.alarm(_STUCK)
-            likely.ready = self._copied(likely)
-            self._settle_all(None)
-            signal.alarm(0)
+        state = next((state for state in likely if state.ready is None), None)
+        if state is None:
+            return False
+        self._all.exits.clear()
+        signal.alarm(_STUCK)
+        state.ready = self._copied(state)
+        self._settle_all(None)
+        signal.alarm(0)
+        return state.ready is not None
 
     # -- one turn
 
     def execute(self, head: wire.Head, code: bytes) -> None:
         """Run code from a state; keep what comes of it as a state of its own where a turn's id is given."""
         parent, turn = head["parent"], head["turn"]
-        self._exits.clear()
+        self._all.exits.clear()
         signal.alarm(int(head["timeout"]) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
         source = self._state(parent)
         started = time.monotonic()
@@ -311,20 +291,20 @@ class Init:
             run.remarks.append("files are not what they were in the state before: it had more than is kept")
         self._watch(run)
         self._settle(run, turn)
-        self._next = turn if turn in self._parked else parent
+        self._likely = [turn, parent] if turn in self._parked else [parent]
         old = self._oldest()
         self._flush(run)
         self._product.sendall(wire.encode(self._verdict(run, turn), run.report or b""))
         for name, state in old:  # the product need not wait for this
             state.close()
             self._files.forget(name)
-        self._reap()
+        self._all.reap()
         signal.alarm(0)
 
     def _state(self, turn: str | None) -> _State | None:
         return self._zygote if turn is None else self._parked.get(turn)
 
-    def _copied(self, state: _State) -> _Process | None:
+    def _copied(self, state: _State) -> Process | None:
         """Have a second process in a state. Return the one to run a turn in, None where there is no copy to be had."""
         copy = self._copy(state.process, b"clone")
         if copy is None or not state.fresh:
@@ -333,7 +313,7 @@ class Init:
         state.process.memory = copy.memory
         return copy
 
-    def _copy(self, source: _Process, how: bytes) -> _Process | None:
+    def _copy(self, source: Process, how: bytes) -> Process | None:
         """Have a parked process make another one like itself, a child of ours too. Return None where it does not."""
         ours, theirs = _channel()
         try:
@@ -345,11 +325,11 @@ class Init:
         finally:
             theirs.close()
 
-    def _identified(self, pid: int, control: socket.socket) -> _Process:
+    def _identified(self, pid: int, control: socket.socket) -> Process:
         """Take a process for the copy that was asked for, if it can be: a child of ours that is nothing else."""
-        if pid in {process.pid for process in self._registered()} or _parent(pid) != os.getpid():
+        if pid in {process.pid for process in self._registered()} or processes.parent(pid) != os.getpid():
             raise ValueError(pid)
-        return _Process(pid, os.pidfd_open(pid), control)
+        return Process(pid, os.pidfd_open(pid), control)
 
     def _begin(self, source: _State, code: bytes, head: wire.Head, started: float) -> _Run | None:
         """Have a process of a state run code. Return None where there is none that would."""
@@ -367,7 +347,7 @@ class Init:
         os.lseek(file, 0, os.SEEK_SET)
         deadline = started + float(head["timeout"])
         run = _Run(process, {out: "stdout", err: "stderr"}, int(head["serial"]), started, deadline)
-        run.sockets, run.free = _sockets(), 0 if self._namespace else _free(self._scratch)
+        run.sockets, run.free = processes.sockets(), 0 if self._namespace else processes.free(self._scratch)
         try:
             process.order(b"last" if head["turn"] is None else b"run", out_end, err_end, file)
         except OSError:
@@ -378,7 +358,7 @@ class Init:
         finally:
             for descriptor in (out_end, err_end, file):
                 os.close(descriptor)
-        self._stop(source.process)
+        source.process.stop()
         process.control.setblocking(False)
         return run
 
@@ -449,8 +429,9 @@ class Init:
             if run.process.pid != sender:
                 raise wire.BrokenWireError("another process spoke for the turn")  # noqa: TRY301  the same end for all of these
             for head, body in run.reader.feed(piece):
-                if head.get("report") is True:
-                    run.report = body
+                if head.get("report") is not True:
+                    raise wire.BrokenWireError("it sent what is no report")  # noqa: TRY301
+                run.report = body
         except wire.BrokenWireError as error:
             run.note = str(error)
             self._kill(run)
@@ -469,18 +450,18 @@ class Init:
     def _check_use(self, run: _Run) -> None:
         """End a turn whose processes hold too much memory together, or that has filled the disk where no tmpfs stops it."""
         base = self._zygote.process.memory if self._zygote else 0
-        turns = self._strays({process.pid for process in self._registered()})
-        held = max(0, _sockets() - run.sockets) * limits.SOCKET_BYTES
-        if held + sum(max(0, self._memory(pid) - base) for pid in turns) > self._limits.memory:
+        turns = self._all.strays({process.pid for process in self._registered()})
+        held = max(0, processes.sockets() - run.sockets) * limits.SOCKET_BYTES
+        if held + sum(max(0, processes.memory(pid) - base) for pid in turns) > self._limits.memory:
             # That counted pages shared between forks for each of them. Exactly is slower, and only asked now.
-            if held + sum(self._memory_exactly(pid) for pid in turns) > self._limits.memory:
+            if held + sum(processes.memory_exactly(pid) for pid in turns) > self._limits.memory:
                 run.reason = run.reason or "memory"
                 self._kill(run)
         elif not self._namespace:
             used = self._files.used()
             if used.hidden or used.files > self._limits.files or used.bytes > self._limits.disk:
                 run.note = "it filled its scratch folder"
-            elif run.free - _free(self._scratch) > limits.HIDDEN_DISK:
+            elif run.free - processes.free(self._scratch) > limits.HIDDEN_DISK:
                 run.note = "the disk got fuller by more than 1 GiB while it ran"
             if run.note:
                 run.reason = run.reason or "killed"
@@ -498,23 +479,23 @@ class Init:
         if alive and turn is not None and not run.reason:
             if not self._plain(process):
                 process = self._renewed(process)
-            process.memory = self._memory(process.pid)
+            process.memory = processes.memory(process.pid)
             self.forget(turn)
             self._parked[turn] = _State(process, fresh=True)
         else:
             run.note = run.note or self._ending(process.pid, run)
             process.close()
 
-    def _plain(self, process: _Process) -> bool:
+    def _plain(self, process: Process) -> bool:
         """Whether a process that goes on is like a copy of it would be: nothing in it that a fork leaves behind.
 
         That is threads, signals that wait for it, and the time that it has used up. Timers and children it has ended itself.
         """
-        facts = dict(line.split(b":\t", 1) for line in _read(f"/proc/{process.pid}/status").splitlines())
+        facts = dict(line.split(b":\t", 1) for line in processes.read(f"/proc/{process.pid}/status").splitlines())
         waiting = int(facts.get(b"SigPnd", b"1"), 16) | int(facts.get(b"ShdPnd", b"1"), 16)
-        return facts.get(b"Threads") == b"1" and not waiting and _seconds(process.pid) < limits.CPU_OF_STATE
+        return facts.get(b"Threads") == b"1" and not waiting and processes.seconds(process.pid) < limits.CPU_OF_STATE
 
-    def _renewed(self, process: _Process) -> _Process:
+    def _renewed(self, process: Process) -> Process:
         """Put a copy in the place of a process, with nothing but its memory and its open files."""
         copy = self._copy(process, b"fork")
         self._settle_all(copy)
@@ -523,35 +504,31 @@ class Init:
         process.close()
         return copy
 
-    def _settle_all(self, keep: _Process | None) -> bool:
+    def _settle_all(self, keep: Process | None) -> bool:
         """Leave only the parked processes and this one, stopped: a turn may have made others, and woken or killed some.
 
         Return False where there is no such one, it has ended, or it cannot be held.
         """
         for _ in range(_TRIES):
             # First, so that the number of one that has ended is not kept for whoever has it now.
-            stopped = keep is not None and self._stop(keep)
+            stopped = keep is not None and keep.stop()
             self._stop_states()
             pids = {process.pid for process in self._registered()}
-            if not self._sweep(pids | {keep.pid} if keep is not None and stopped else pids):
+            if not self._all.sweep(pids | {keep.pid} if keep is not None and stopped else pids):
                 return stopped  # all were stopped, and there was nobody to wake them
         return False
 
     def _stop_states(self) -> None:
         for name, state in list(self._parked.items()):
-            if not self._stop_all(state):
+            if not state.stop():
                 self.forget(name)
-        if self._zygote is not None and not self._stop_all(self._zygote):
+        if self._zygote is not None and not self._zygote.stop():
             self._zygote.close()
             self._zygote = None
 
-    def _stop_all(self, state: _State) -> bool:
-        stopped = [self._stop(process) for process in state.processes()]
-        return all(stopped)
-
     def _ending(self, pid: int, run: _Run) -> str:
         """How a process that did not report came to its end, in words."""
-        status = self._exits.get(pid)
+        status = self._all.exits.get(pid)
         if run.report is not None or run.reason or status is None:
             return ""
         if os.WIFSIGNALED(status):
@@ -586,29 +563,13 @@ class Init:
             return {int(word) for word in os.read(self._alarm, 4096).split()}
         return set()
 
-    # -- processes
+    # -- states
 
-    def _registered(self) -> list[_Process]:
-        states = [*([self._zygote] if self._zygote else []), *self._parked.values()]
-        return [process for state in states for process in state.processes()]
+    def _registered(self) -> list[Process]:
+        return [process for state in self._states() for process in state.processes()]
 
-    def _stop(self, process: _Process) -> bool:
-        """Stop a child of ours. Return False where it has ended, or somebody wakes it as fast as we stop it."""
-        deadline = time.monotonic() + _STOP
-        while (result := self._stopped(process)) is None and time.monotonic() < deadline:
-            process.signal(signal.SIGSTOP)
-            if (result := self._stopped(process)) is not None:
-                break
-            time.sleep(0.0001)
-        return result is True
-
-    def _stopped(self, process: _Process) -> bool | None:
-        """Whether a child of ours is stopped (True), has ended (False), or neither (None)."""
-        try:
-            result = os.waitid(os.P_PIDFD, process.handle, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:
-            return False
-        return None if result is None else bool(result.si_code == os.CLD_STOPPED)
+    def _states(self) -> list[_State]:
+        return [*([self._zygote] if self._zygote else []), *self._parked.values()]
 
     def _oldest(self) -> list[tuple[str, _State]]:
         """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""
@@ -621,60 +582,7 @@ class Init:
         base = self._zygote.process.memory if self._zygote else 0
         if sum(max(0, state.process.memory - base) for state in self._parked.values()) <= self._limits.memory:
             return False
-        return sum(self._memory_exactly(state.process.pid) for state in self._parked.values()) > self._limits.memory
-
-    def _sweep(self, keep: set[int]) -> bool:
-        """Kill every process of the sandbox but these and init, and those that they make meanwhile, until none is left.
-
-        Return whether there were any. That there are none is believed when it is seen twice.
-        """
-        deadline = time.monotonic() + 5
-        found = False
-        self._reap()
-        for _ in range(2):
-            while strays := self._strays(keep):
-                found = True
-                for pid in strays:
-                    with contextlib.suppress(OSError):
-                        handle = os.pidfd_open(pid)
-                        if self._ours(pid):
-                            signal.pidfd_send_signal(handle, signal.SIGKILL)
-                        os.close(handle)
-                time.sleep(0.0002)
-                self._reap()
-                if time.monotonic() > deadline:
-                    raise wire.BrokenWireError  # something cannot be killed: the sandbox ends, and with it its namespace
-        return found
-
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    return
-                self._exits[pid] = status
-
-    def _strays(self, keep: set[int]) -> list[int]:
-        """Living processes of the sandbox other than init and these.
-
-        Where we have no namespace ours is everything in our session: the allow-list has no setsid.
-        """
-        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        keep = keep | {os.getpid()}
-        return [pid for pid in found if pid not in keep and self._ours(pid) and _living(pid)]
-
-    def _ours(self, pid: int) -> bool:
-        return self._namespace or _session(pid) == os.getpid()
-
-    def _memory(self, pid: int) -> int:
-        """Anonymous resident bytes of a process, those included that it shares with its forks."""
-        fields = _read(f"/proc/{pid}/statm").split()
-        return (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
-
-    def _memory_exactly(self, pid: int) -> int:
-        """The share of a process in the memory it uses; the bytes above where the kernel does not tell us."""
-        lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), self._memory(pid))
+        return sum(processes.memory_exactly(state.process.pid) for state in self._parked.values()) > self._limits.memory
 
 
 def _channel() -> tuple[socket.socket, socket.socket]:
@@ -690,51 +598,3 @@ def _readable(product: socket.socket, seconds: float) -> bool:
 
 def _writable(product: socket.socket) -> bool:
     return bool(select.select([], [product], [], 0)[1])
-
-
-def _sockets() -> int:
-    """How many sockets there are: in our network namespace, or where we have none on the whole machine."""
-    with contextlib.suppress(IndexError, ValueError):
-        return int(_read("/proc/self/net/sockstat").split()[2])
-    return 0
-
-
-def _free(folder: str) -> int:
-    facts = os.statvfs(folder)
-    return facts.f_bfree * facts.f_frsize
-
-
-def _stat(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat from the state on: state, parent, group, session."""
-    return _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split() or [b"X", *[b"0"] * 12]
-
-
-def _read(path: str) -> bytes:
-    """Read one of the kernel's small files, in as few calls as can be: each turn and each tick asks. b"" where it is gone."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(file, 8192)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
-
-
-def _living(pid: int) -> bool:
-    return _stat(pid)[0] not in {b"Z", b"X"}
-
-
-def _parent(pid: int) -> int:
-    return int(_stat(pid)[1])
-
-
-def _seconds(pid: int) -> float:
-    """The processor time that a process has used."""
-    return sum(map(int, _stat(pid)[11:13])) / _HERTZ
-
-
-def _session(pid: int) -> int:
-    return int(_stat(pid)[3])

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
-import socket
-import subprocess
-import tempfile
 import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, Self, cast
+from typing import Literal, Self, cast
 
-from codegen_chat.errors import SandboxUnavailable, UsageError
+from codegen_chat.errors import UsageError
 from codegen_chat.sandbox import limits as budget
-from codegen_chat.sandbox import outer, report, walls, wire
+from codegen_chat.sandbox import outer, report, wire
 from codegen_chat.sandbox.clean import Cleaner, clean
-from codegen_chat.sandbox.scratch import clear
+from codegen_chat.sandbox.started import Sandbox, Wanted
 from codegen_chat.turn import Execution, Failure, Limits, Output, Status, last_execution
 
-_START = 60.0
 _LAST = ("done", "gone", "lost")
 """What ends the answers to one `execute`."""
 
@@ -44,88 +39,20 @@ class _Step:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What a sandbox is started with, and started again. As in `Kernel.start`."""
-
-    limits: Limits
-    imports: tuple[str, ...]
-    grants: outer.Grants
-    without: tuple[str, ...]
-    unsafe: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer of the wall on this machine: whether it holds, what it gives, and where it does not how to get it."""
-
-    name: str
-    holds: bool
-    detail: str
-
-
-_LACKS = {
-    "A": "",
-    "A-": "; without Landlock a turn sees the names of the sandbox's own processes",
-    "B": "; without namespaces a turn can tell which files exist (stat), and multiprocessing pools and /tmp are out of its reach",
-}
-
-
-def probe() -> list[Layer]:
-    """Try each layer here, then all of them together. For `doctor`."""
-    bwrap, version, filters = outer.bwrap_lacks(), walls.landlock_version(), walls.seccomp_known()
-    landlock = version >= walls.LANDLOCK_NEEDED
-    layers = [
-        Layer(
-            "namespaces",
-            not bwrap,
-            f"bubblewrap: {bwrap}; {outer.INSTALL_BWRAP}"
-            if bwrap == outer.NOT_INSTALLED
-            else f"bubblewrap: {bwrap}; allow it user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0, or in "
-            "a container --security-opt seccomp=unconfined)"
-            if bwrap
-            else "bubblewrap: own files, network, processes",
-        ),
-        Layer(
-            "landlock",
-            landlock,
-            f"ABI {version}: only what was granted can be read or written"
-            if landlock
-            else f"ABI {version}: Linux 6.2 or later, with landlock among its security modules (lsm= at boot)",
-        ),
-        Layer("seccomp", filters, "allow-list of system calls" if filters else "Linux 4.14 or later on x86_64 or aarch64"),
-    ]
-    if os.getuid() == 0:
-        hidden = outer.hidden_from_others() if bwrap else ""
-        what = (
-            f"only root can read {hidden}: use a Python that everybody can read" if hidden else "code runs under one of its own"
-        )
-        layers.append(Layer("another uid", not hidden, what))
-    disk = "watched" if bwrap else "capped"
-    layers.append(Layer("limits", True, f"memory, processes, open files and output capped, disk {disk}, time kept from outside"))
-    try:
-        with Kernel.start() as kernel:
-            what = f"tier {kernel.tier}: what must fail failed, what must work worked{_LACKS[kernel.tier]}"
-            layers.append(Layer("self-test", True, what))
-    except SandboxUnavailable as error:
-        layers.append(Layer("self-test", False, str(error)))
-    return layers
-
-
 class Kernel:
     """Runs code behind the walls. One turn at a time; a second Kernel knows nothing of the first.
 
     It is a context manager; `close` ends every process of it. Also the end of the product's process does.
     """
 
-    def __init__(self, wanted: _Wanted) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._limits = wanted.limits
         self._steps: dict[str, _Step] = {}
         self._parked: set[str] = set()
         self._serial = 0
         self._running = False
-        self._sandbox = _Sandbox(wanted)
+        self._sandbox = Sandbox(wanted)
 
     @classmethod
     def start(
@@ -150,7 +77,7 @@ class Kernel:
             SandboxUnavailable: The walls cannot be raised here, or did not hold in their own test.
             UsageError: A folder that cannot be granted.
         """
-        return cls(_Wanted(limits or Limits(), tuple(imports), grants or outer.Grants(), tuple(without), unsafe))
+        return cls(Wanted(limits or Limits(), tuple(imports), grants or outer.Grants(), tuple(without), unsafe))
 
     @property
     def tier(self) -> str:
@@ -399,7 +326,7 @@ class Kernel:
     def _start_again(self) -> None:
         self._sandbox.close()
         self._parked = set()
-        self._sandbox = _Sandbox(self._wanted)
+        self._sandbox = Sandbox(self._wanted)
 
     @contextlib.contextmanager
     def _ctrl_c(self) -> Iterator[None]:
@@ -420,114 +347,6 @@ class Kernel:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _Sandbox:
-    """One init and the way to it."""
-
-    def __init__(self, wanted: _Wanted) -> None:
-        self._outside = tempfile.mkdtemp(prefix="codegen-chat-")
-        try:
-            self._start(wanted)
-        except BaseException:
-            _remove(self._outside)
-            raise
-
-    def _start(self, wanted: _Wanted) -> None:
-        outside = Path(self._outside)
-        (outside / "canary").write_text("nobody inside may read this")
-        start = outer.plan(
-            wanted.limits, outside=self._outside, grants=wanted.grants, without=wanted.without, unsafe=wanted.unsafe
-        )
-        if start.root:
-            Path(start.root).mkdir()
-        outside.chmod(0o755)  # another uid must come through to its own folder below
-        self.tier = start.tier
-        self.grants = start.grants
-        self._namespace = not start.root
-        self._socket, theirs = socket.socketpair()
-        alarm, self._alarm = os.pipe()
-        self._reader = wire.Reader()
-        with tempfile.TemporaryFile() as errors:
-            try:
-                self._process = subprocess.Popen(
-                    [*start.command, str(theirs.fileno()), str(alarm)],
-                    env=start.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    pass_fds=(theirs.fileno(), alarm),
-                    cwd="/",
-                    start_new_session=True,
-                )
-            finally:
-                theirs.close()
-                os.close(alarm)
-            try:
-                self._socket.settimeout(_START)
-                self.send({**start.plan, "imports": wanted.imports})
-                answer, _ = self.receive()
-                self._socket.settimeout(None)
-            except (wire.BrokenWireError, TimeoutError) as error:
-                self.close()
-                raise SandboxUnavailable(f"the sandbox did not start ({_last_line(errors) or error})") from error
-        if answer["surprises"] and start.tier != outer.UNSAFE:
-            self.close()
-            raise SandboxUnavailable("the walls do not hold here: " + ", ".join(map(str, cast("list[str]", answer["surprises"]))))
-        if self._namespace:
-            _remove(self._outside)
-
-    def send(self, head: wire.Head, body: bytes = b"") -> None:
-        """Send a frame to init.
-
-        Raises:
-            wire.BrokenWireError: Init is gone.
-        """
-        try:
-            self._socket.sendall(wire.encode(head, body))
-        except OSError as error:
-            raise wire.BrokenWireError("init is gone") from error
-
-    def receive(self) -> tuple[wire.Head, bytes]:
-        """Wait for a frame of init's.
-
-        Raises:
-            wire.BrokenWireError: Init is gone.
-        """
-        try:
-            return wire.receive(self._socket, self._reader)
-        except ConnectionError as error:
-            raise wire.BrokenWireError("init is gone") from error
-
-    def alive(self) -> bool:
-        """Whether init is there. It says nothing unasked, so anything but silence is its end."""
-        try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-    def alarm(self, serial: int) -> None:
-        """Ask for the end of a turn. Safe in a signal handler."""
-        with contextlib.suppress(OSError):
-            os.write(self._alarm, b"%d\n" % serial)
-
-    def close(self) -> None:
-        """Hang up, which ends init and with it everything; make sure of it."""
-        if self._process.poll() is None or self._socket.fileno() >= 0:
-            self._socket.close()
-            with contextlib.suppress(OSError):
-                os.close(self._alarm)
-            self._alarm = -1
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if not self._namespace:
-            _kill_session(self._process.pid)
-        _remove(self._outside)
-
-
 def _pieces(answer: wire.Head, payload: bytes, streams: Mapping[str, Cleaner]) -> Iterator[Output]:
     """The clean text that a frame completes. The last frame completes what was held back, unless the output was cut there."""
     names: tuple[Literal["stdout", "stderr"], ...] = ("stdout", "stderr")
@@ -539,27 +358,3 @@ def _pieces(answer: wire.Head, payload: bytes, streams: Mapping[str, Cleaner]) -
             text = streams[name].feed(b"", last=True)
         if text:
             yield Output(name, text)
-
-
-def _kill_session(session: int) -> None:
-    """Kill what an init that was itself killed has left. Inside, nobody can leave the session."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                handle = os.pidfd_open(int(entry.name))
-                if int((entry / "stat").read_bytes().rpartition(b") ")[2].split()[3]) == session:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                os.close(handle)
-
-
-def _remove(folder: str) -> None:
-    """Remove the sandbox's folder of the host, if it is still there. Nobody who could write there is."""
-    with contextlib.suppress(FileNotFoundError):
-        clear(folder)
-        Path(folder).rmdir()
-
-
-def _last_line(errors: IO[bytes]) -> str:
-    errors.seek(0)
-    lines = errors.read().decode(errors="replace").strip().splitlines()
-    return clean(lines[-1]) if lines else ""

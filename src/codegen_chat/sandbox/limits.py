@@ -23,7 +23,7 @@ HARD_OUTPUT = 16
 CODE_BYTES = 1 << 20
 REPORT_BYTES = 4 << 20
 OPEN_FILES = 256
-SLACK = 8
+SLACK = 9
 """Processes beyond the turn's own and the parked ones: the zygote, copies that are ready or on their way, a zombie or two."""
 
 CPU_OF_STATE = 30.0

@@ -70,9 +70,15 @@ class Start:
 
 
 def plan(
-    limits: Limits, *, outside: str, grants: Grants | None = None, without: Collection[str] = (), unsafe: bool = False
+    limits: Limits,
+    *,
+    outside: str,
+    grants: Grants | None = None,
+    without: Collection[str] = (),
+    unsafe: bool = False,
+    bwrap_lacks: str = "",
 ) -> Start:
-    """Choose the walls for this machine.
+    """Choose the walls for this machine. Bubblewrap, where it is installed, is taken to work: to try it first costs each start.
 
     Args:
         limits: What a turn may use.
@@ -80,6 +86,7 @@ def plan(
         grants: What else it may read and write.
         without: Layers to leave away, "bwrap" or "landlock", to test the others by themselves.
         unsafe: Go on where too little holds, with what does.
+        bwrap_lacks: Why bubblewrap does not work here, once that has shown.
 
     Raises:
         SandboxUnavailable: Too little holds here; the message says what, and what to do.
@@ -89,20 +96,23 @@ def plan(
         raise SandboxUnavailable(f"no sandbox on {sys.platform}: run codegen-chat in a Linux machine (a VM, or WSL2 on Windows)")
     granted = _checked(grants or Grants())
     try:
-        return _walled(limits, outside, granted, without)
+        return _walled(limits, outside, granted, without, bwrap_lacks)
     except SandboxUnavailable:
         if not unsafe:
             raise
         return _start(UNSAFE, limits, None, granted, root=f"{outside}/scratch", outside=outside)
 
 
-def _walled(limits: Limits, outside: str, grants: Grants, without: Collection[str]) -> Start:
+def _walled(limits: Limits, outside: str, grants: Grants, without: Collection[str], lacks_bwrap: str) -> Start:
     if not walls.seccomp_known():
         raise SandboxUnavailable(
             "the kernel offers no seccomp filter for this machine: use a Linux 4.14 or later on x86_64 or aarch64"
         )
     landlock = "landlock" not in without and walls.landlock_version() >= walls.LANDLOCK_NEEDED
-    lacks_bwrap = "left away" if "bwrap" in without else bwrap_lacks()
+    if "bwrap" in without:
+        lacks_bwrap = "left away"
+    elif not Path(BWRAP).exists():
+        lacks_bwrap = NOT_INSTALLED
     if lacks_bwrap and not landlock:
         raise SandboxUnavailable(
             f"neither bubblewrap ({lacks_bwrap}) nor Landlock holds here: {INSTALL_BWRAP}, or use Linux 6.2 or later"

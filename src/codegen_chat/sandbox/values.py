@@ -14,6 +14,7 @@ import types
 import zlib
 from collections import deque
 from collections.abc import ItemsView, Iterable, KeysView, ValuesView
+from itertools import islice
 
 TYPE_CHECKING = False  # from typing it would cost every start of a sandbox the import
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _NODES = 10_000
 _DEPTH = 16
 _REPR = 8192
 _SHORT = 60
-_FINGERPRINT_NODES = 2000
+_FINGERPRINT_NODES = 5000
 _FINGERPRINT_DEPTH = 6
 _FINGERPRINT_BYTES = 1 << 20
 _LONG_INT = 12_000  # bits: well under what int() and JSON readers take in decimal
@@ -40,19 +41,20 @@ def typed(value: Any) -> Kinded:
     """Return the kind of a value and its data."""
     try:
         return _typed(value, _Budget(_NODES), 0)
-    except (_TooLargeError, RecursionError):
+    except Exception:  # noqa: BLE001  too large, or it lies about its class: so do dead proxies
         return _kind(value), shown(value)
 
 
 def printed(value: Any = None) -> Kinded:
     """Return the same of what `print` is given first: where there is no JSON for it, its str, which is what it writes."""
     kind, data = typed(value)
-    return kind, _long(str(value)) if isinstance(data, str) and not isinstance(value, (str, int, float)) else data
+    as_it_is = type(value) in {list, tuple} or isinstance(value, (str, int, float))
+    return kind, _long(str(value)) if isinstance(data, str) and not as_it_is else data
 
 
 def shown(value: Any) -> str:
-    """Return a repr, cut where it is too long for a screen."""
-    return _long(repr(value))
+    """Return a repr, cut where it is too long for a screen. No item takes less than a character of it."""
+    return _long(repr(value[:_REPR] if type(value) in {list, tuple} else value))
 
 
 def _long(text: str) -> str:
@@ -132,6 +134,7 @@ def _typed(value: Any, budget: _Budget, depth: int) -> Kinded:  # noqa: PLR0911
     if isinstance(value, (list, tuple, range, deque, KeysView, ValuesView, ItemsView)):
         return kind, _inner_list(value, budget, depth)
     if isinstance(value, (set, frozenset)):
+        budget.spend(len(value))  # before they are sorted
         return kind, _inner_list(sorted(value, key=repr), budget, depth)
     if isinstance(value, dict):
         return kind, [[_inner(key, budget, depth), _inner(item, budget, depth)] for key, item in value.items()]
@@ -195,19 +198,16 @@ def _cut(text: str) -> str:
 
 def _fingerprint(value: Any, budget: _Budget, depth: int) -> object:  # noqa: PLR0911
     kind = type(value)
+    budget.left -= 1
     if kind in {int, float, complex, bool, type(None), str, bytes}:
         return (kind, value)
     address = id(value)
-    budget.left -= 1
     if budget.left < 0 or depth > _FINGERPRINT_DEPTH:
         return address
     if kind in {list, tuple, set, frozenset}:
-        return address, len(value), tuple(_fingerprint(item, budget, depth + 1) for item in value)
+        return address, len(value), _fingerprints(value, budget, depth)
     if kind is dict:
-        pairs = value.items()
-        return address, tuple(
-            (_fingerprint(key, budget, depth + 1), _fingerprint(item, budget, depth + 1)) for key, item in pairs
-        )
+        return address, len(value), _fingerprints(value, budget, depth), _fingerprints(value.values(), budget, depth)
     if _is(value, "numpy", "ndarray"):
         return address, value.shape, str(value.dtype), _checksum(value)
     if _is(value, "pandas", "DataFrame"):
@@ -225,8 +225,13 @@ def _fingerprint(value: Any, budget: _Budget, depth: int) -> object:  # noqa: PL
     if type(attributes) is dict:
         return address, _fingerprint(attributes, budget, depth + 1)
     if hasattr(kind, "__len__") and kind.__module__ == "collections":
-        return address, len(value), tuple(_fingerprint(item, budget, depth + 1) for item in list(value))
+        return address, len(value), _fingerprints(value, budget, depth)
     return address
+
+
+def _fingerprints(values: Iterable[object], budget: _Budget, depth: int) -> tuple[object, ...]:
+    """The same of as many items as there is room for: a list may have millions."""
+    return tuple(_fingerprint(item, budget, depth + 1) for item in islice(values, max(0, budget.left)))
 
 
 def _checksum(array: Any) -> object:

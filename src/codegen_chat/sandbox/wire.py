@@ -23,6 +23,9 @@ _CREDENTIALS = struct.Struct("3i")
 
 Head = dict[str, "Any"]
 
+to_json = json.JSONEncoder().encode
+"""As `json.dumps`, which the code of a turn may have replaced."""
+
 
 class BrokenWireError(Exception):
     """The other side closed, or sent what is no frame."""
@@ -30,7 +33,7 @@ class BrokenWireError(Exception):
 
 def encode(head: Head, body: bytes = b"") -> bytes:
     """Return a frame as bytes."""
-    words = json.dumps(head).encode()
+    words = to_json(head).encode()
     return _LENGTHS.pack(len(words), len(body)) + words + body
 
 

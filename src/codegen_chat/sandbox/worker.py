@@ -17,7 +17,6 @@ import errno
 import gc
 import importlib
 import io
-import json
 import linecache
 import os
 import random
@@ -56,7 +55,7 @@ def zygote(control: socket.socket, plan: Walls) -> None:
         signal.signal(number, signal.SIG_DFL)  # as any program starts: what init set is its own
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(plan.scratch)
-    sys.argv = [""]
+    sys.argv = ["main.py"]
     sys.path += [*plan.search, plan.scratch]  # the scratch folder last: a file made there cannot shadow a library
     main = _Main()
     sys.modules["__main__"] = main.module
@@ -228,7 +227,7 @@ class _Main:
         ) -> None:
             if file is None or file is sys.stdout:
                 with contextlib.suppress(Exception):
-                    self.prints.append(json.dumps(values.printed(*args[:1])))
+                    self.prints.append(wire.to_json(values.printed(*args[:1])))
             ordinary_print(*args, sep=sep, end=end, file=file, flush=flush)  # type: ignore[call-overload]
 
         def input(prompt: object = "", /) -> str:  # noqa: A001  the same
@@ -256,16 +255,20 @@ class _Main:
         process = os.getpid()
         failure: Mapping[str, object] | None = None
         value: object = None
+        left = 0
         try:
             value = self._execute(text, label)
         except SystemExit as exit_:
-            if exit_.code not in {None, 0}:
-                failure = _failure(exit_, label)
+            left = (exit_.code or 0) if exit_.code is None or isinstance(exit_.code, int) else 1
+            failure = _failure(exit_, label) if left else None
         except BaseException as error:  # noqa: BLE001  whatever it was, it is what came of the turn
+            left = 1
             failure = _failure(error, label)
-        if os.getpid() != process:
+        if os.getpid() != process:  # a fork of the person's own has come to the end of their code
+            if failure and failure["type"] != "SystemExit":
+                sys.stderr.write(str(failure["traceback"]))
             _flush()
-            os._exit(0 if failure is None else 1)  # a fork of the person's own has come to the end of their code
+            os._exit(left & 0xFF)
         report = self._report(value, failure)
         for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
             _signal.setitimer(timer, 0)  # a copy has none either
@@ -331,7 +334,7 @@ class _Main:
             prints.insert(0, self.prints.pop())
             size += len(prints[0])
         # The prints are JSON already.
-        return f'{{"prints": [{", ".join(prints)}], {json.dumps(report)[1:]}'.encode()
+        return f'{{"prints": [{", ".join(prints)}], {wire.to_json(report)[1:]}'.encode()
 
     def _people(self) -> dict[str, object]:
         """What the person's code has bound: not the module's own names."""
@@ -374,8 +377,8 @@ def _join_threads() -> None:
         if pools := sys.modules.get(name):
             pools._python_exit()  # noqa: SLF001  a pool that nobody has shut down would be waited for without end
             setattr(pools, mark, False)  # the next turn may make others
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
+    while waited := [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]:
+        for thread in waited:  # they may start others
             thread.join()
 
 

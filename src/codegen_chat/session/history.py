@@ -139,6 +139,11 @@ class History:
         return self._rivals.get(turn, (self._turns[turn],))
 
     @property
+    def drawn(self) -> tuple[Turn, ...]:
+        """Every candidate of the log: all turns, and what was drawn with them."""
+        return tuple({rival.id: rival for turn in self._turns for rival in self.rivals(turn)}.values())
+
+    @property
     def transcript(self) -> tuple[Turn, ...]:
         """The accepted branch and, between, the turns that failed on it."""
         branch = {None, *(turn.id for turn in self.turns)}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
-import termios
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
@@ -26,8 +24,10 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.utils import is_dumb_terminal
 
+from codegen_chat.errors import CodegenChatError
 from codegen_chat.settings import Settings
 from codegen_chat.terminal.commands import COMMANDS
+from codegen_chat.terminal.keyboard import PROMPT
 
 LOADING = 0.1
 """Seconds between two looks at whether the model has loaded; once it has, nothing looks any more."""
@@ -35,60 +35,108 @@ LOADING = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """What Tab knows of the session: names, the attributes of one, files that turns wrote."""
+    """What a session tells the line: its id, the bar below, and for Tab names, the attributes of one, files that turns wrote."""
 
+    session: str
+    bar: Callable[[], str]
     names: Callable[[], Iterable[str]]
     attributes: Callable[[str], Iterable[str]]
     files: Callable[[], Iterable[str]]
 
 
-class Line:
-    """Reads lines from a terminal. `typed` is the file of what was typed before, None where nothing is kept."""
+class Opened(Protocol):
+    """A session to type at."""
 
-    def __init__(
-        self,
-        stream: TextIO,
-        settings: Settings,
-        *,
-        plain: bool,
-        typed: Path | None,
-        session: str,
-        alive: Alive,
-        bar: Callable[[], str],
-    ) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether its model has loaded."""
+        ...
+
+
+class Opening(Protocol):
+    """One that is opened in a thread."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is open, or cannot be opened."""
+        ...
+
+    @property
+    def value(self) -> Opened:
+        """The session; waits for it, and raises why it cannot be opened."""
+        ...
+
+    def begin(self) -> None:
+        """Start to open it."""
+        ...
+
+
+class Line:
+    """Reads lines from a terminal: `keys` is emacs or vi, `session` the id of one that goes on, `bar` stands below until `serve`.
+
+    `typed` is the file of what was typed before, None where nothing is kept.
+    """
+
+    def __init__(self, stream: TextIO, keys: str, *, plain: bool, typed: Path | None, session: str = "", bar: str = "") -> None:
+        self._alive = Alive(session, lambda: bar, tuple, lambda _expression: (), tuple)
         self._draft = _Draft(typed and typed.with_name("draft.json"), session)
+        self._ahead: str | None = None
         history = _history(typed)
         self._unsent = self._draft.take(history)
         self._output = PlainTextOutput(stream) if is_dumb_terminal() else None
         self._depth = ColorDepth.DEPTH_1_BIT if plain else None
-        self._mode = EditingMode.VI if settings.keys == "vi" else EditingMode.EMACS
+        self._mode = EditingMode.VI if keys == "vi" else EditingMode.EMACS
         self._prompt: PromptSession[str] = PromptSession(
-            "> ",
+            PROMPT,
             multiline=True,
             prompt_continuation="  ",
             history=history,
-            completer=_Names(alive),
+            completer=_Names(lambda: self._alive),
             complete_while_typing=False,
             auto_suggest=None if plain else AutoSuggestFromHistory(),
             editing_mode=self._mode,
             enable_open_in_editor=True,
             tempfile_suffix=".txt",
             key_bindings=_keys(),
-            bottom_toolbar=None if plain else bar,
+            bottom_toolbar=None if plain else self._bar,
             color_depth=self._depth,
             output=self._output,
         )
         self._prompt.default_buffer.on_text_changed += self._draft.keep
 
-    def read(self, loaded: Callable[[], bool], default: str = "") -> str:
-        """Read a line, of which `default` is written already. Raises EOFError and KeyboardInterrupt.
+    def serve(self, alive: Alive) -> None:
+        """Read lines for this session from now on."""
+        self._alive = alive
+        self._draft.session = alive.session
 
-        The bar is drawn anew once the model has loaded.
+    def first(self, opening: Opening) -> bool:
+        """Read a line while the session that it is for is opened; `read` then returns it. False where the person leaves instead.
+
+        Raises why the session cannot be opened, as soon as that is known.
         """
+        while True:
+            try:
+                self._ahead = self.read(lambda: opening.ready and opening.value.ready, behind=opening.begin)
+                opening.value  # noqa: B018  it is there, or says why not
+            except EOFError:
+                return False
+            except KeyboardInterrupt:
+                self.forget()
+            else:
+                return True
+
+    def read(self, loaded: Callable[[], bool], default: str = "", *, behind: Callable[[], None] | None = None) -> str:
+        """Read a line, of which `default` is written already. Raises EOFError and KeyboardInterrupt, and what `loaded` raises.
+
+        The bar is drawn anew once the model has loaded. `behind` is called when the prompt is on the screen.
+        """
+        if self._ahead is not None:
+            text, self._ahead = self._ahead, None
+            return text
 
         def wait() -> None:
-            if not loaded():
-                self._prompt.app.create_background_task(self._until(loaded))
+            if behind or not loaded():
+                self._prompt.app.create_background_task(self._until(loaded, behind))
 
         text = self._prompt.prompt(default=default or self._unsent, pre_run=wait)
         self._unsent = ""
@@ -111,29 +159,22 @@ class Line:
     def forget(self) -> None:
         """Let go of what was half typed: the person has cleared it."""
         self._unsent = ""
+        self._ahead = None
         self._draft.drop()
 
-    async def _until(self, loaded: Callable[[], bool]) -> None:
-        while not loaded():  # noqa: ASYNC110  a thread of numpy and torch sets no event of asyncio's
-            await asyncio.sleep(LOADING)
-        self._prompt.app.invalidate()
+    def _bar(self) -> str:
+        return self._alive.bar()
 
-
-@contextmanager
-def quiet_keyboard() -> Iterator[None]:
-    """Between prompts, keep what is typed ahead as it is for the next one, and echo neither it nor Ctrl-C's ^C into a turn.
-
-    A Ctrl-C flushes nothing: the kernel would drop output too that has not reached the screen yet.
-    """
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    modes = before[3] & ~(termios.ECHO | termios.ICANON) | termios.NOFLSH
-    quiet = [before[0] & ~termios.ICRNL, *before[1:3], modes, *before[4:]]
-    termios.tcsetattr(keyboard, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+    async def _until(self, loaded: Callable[[], bool], behind: Callable[[], None] | None) -> None:
+        if behind:
+            behind()
+        try:
+            while not loaded():  # noqa: ASYNC110  a thread of numpy and torch sets no event of asyncio's
+                await asyncio.sleep(LOADING)
+        except CodegenChatError as error:
+            self._prompt.app.exit(exception=error)
+        else:
+            self._prompt.app.invalidate()
 
 
 class _Draft:
@@ -141,7 +182,7 @@ class _Draft:
 
     def __init__(self, path: Path | None, session: str) -> None:
         self._path = path
-        self._session = session
+        self.session = session
 
     def take(self, history: History) -> str:
         """Return the line that was left half typed in this session; that of another one joins what was typed before."""
@@ -150,7 +191,7 @@ class _Draft:
         with suppress(OSError, ValueError, KeyError, TypeError):
             left = json.loads(self._path.read_text(encoding="utf-8"))
             text = str(left["text"])
-            if left["session"] == self._session:
+            if left["session"] == self.session:
                 return text
             history.append_string(text)
             self.drop()
@@ -166,7 +207,7 @@ class _Draft:
         fresh = self._path.with_suffix(".new")
         with suppress(OSError):
             fresh.touch(mode=0o600)
-            fresh.write_text(json.dumps({"session": self._session, "text": buffer.text}), encoding="utf-8")
+            fresh.write_text(json.dumps({"session": self.session, "text": buffer.text}), encoding="utf-8")
             fresh.replace(self._path)
 
     def drop(self) -> None:
@@ -179,7 +220,7 @@ class _Draft:
 class _Names(Completer):
     """Completes commands, settings, files, and the names alive in the sandbox with their attributes."""
 
-    def __init__(self, alive: Alive) -> None:
+    def __init__(self, alive: Callable[[], Alive]) -> None:
         self._alive = alive
         self._paths = PathCompleter(expanduser=True)
 
@@ -196,11 +237,11 @@ class _Names(Completer):
         elif before.startswith("/set "):
             yield from _offer(before.rpartition(" ")[2], (f"{field.name}=" for field in fields(Settings)))
         elif found := re.search(r"(?<![\w.])([A-Za-z_][\w.]*)\.(\w*)$", before):
-            yield from _offer(found[2], self._alive.attributes(found[1]))
+            yield from _offer(found[2], self._alive().attributes(found[1]))
         elif found := re.search(r"[\"']([\w./-]+)$", before):
-            yield from _offer(found[1], sorted({*self._alive.files(), *self._alive.names()}))
+            yield from _offer(found[1], sorted({*self._alive().files(), *self._alive().names()}))
         elif found := re.search(r"\w+$", before):
-            yield from _offer(found[0], sorted(self._alive.names()))
+            yield from _offer(found[0], sorted(self._alive().names()))
 
 
 def _offer(begun: str, words: Iterable[str]) -> Iterator[Completion]:

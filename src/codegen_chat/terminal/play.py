@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
-from codegen_chat.conversation import Chosen, Committed, Conversation, Event, Executed
+from codegen_chat.conversation import Conversation
+from codegen_chat.events import Chosen, Committed, Event, Executed
 from codegen_chat.session.records import completion_to_json, execution_to_json, turn_to_json
 from codegen_chat.session.spec import Expectation, Step
 from codegen_chat.terminal.screen import Screen

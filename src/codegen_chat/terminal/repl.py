@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from codegen_chat.attention.record import Attention
-from codegen_chat.conversation import Committed, Conversation, Event, Events, Proposed
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError, UsageError
+from codegen_chat.events import Committed, Event, Events, Proposed
 from codegen_chat.session.picture import is_picture
 from codegen_chat.settings import Settings
 from codegen_chat.terminal import attention, commands, picture, views
-from codegen_chat.terminal.line import Alive, Line, quiet_keyboard
+from codegen_chat.terminal.line import Alive, Line
 from codegen_chat.terminal.screen import Finding, Screen
 from codegen_chat.turn import Completed, Completion, Turn
 
 MOST_CANDIDATES = 64
+
+SHORT = 6
+"""Digits of a session's id in the bar, as in `sessions ls`: `--resume` takes the start of one."""
 
 
 class Chat(Protocol):
@@ -71,9 +75,9 @@ class Chat(Protocol):
 
 
 class Repl:
-    """Reads turns and commands from a terminal until the person leaves."""
+    """Reads turns and commands from a terminal until the person leaves. The keyboard is to be quiet (line.py)."""
 
-    def __init__(self, chat: Chat, stream: TextIO, *, history: Path | None, plain: bool = False) -> None:
+    def __init__(self, chat: Chat, stream: TextIO, line: Line, banner: Iterable[str], *, plain: bool = False) -> None:
         self._chat = chat
         self._conversation = chat.conversation
         self._screen = Screen(stream, plain=plain, hints=True)
@@ -81,26 +85,33 @@ class Repl:
         self._speed = 0.0
         self._trouble: str | None = None
         self._names: Iterable[str] = ()
-        alive = Alive(
-            lambda: self._names,
-            self._conversation.attributes,
-            lambda: [name for turn in self._conversation.turns if turn.execution for name in turn.execution.files],
-        )
-        self._line = Line(
-            stream, chat.settings, plain=plain, typed=history, session=self._conversation.history.id, alive=alive, bar=self._bar
+        self._banner = banner
+        self._line = line
+        line.serve(
+            Alive(
+                self._conversation.history.id,
+                self._bar,
+                lambda: self._names,
+                self._conversation.attributes,
+                lambda: [name for turn in self._conversation.turns if turn.execution for name in turn.execution.files],
+            )
         )
 
-    def run(self, banner: Iterable[str]) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._chat.ready
+
+    def run(self) -> None:
         """Print the banner, then read and act until Ctrl-D or /exit."""
-        with quiet_keyboard():
-            lines = iter(banner)
-            while True:
-                with suppress(KeyboardInterrupt):  # it came where nothing was going on that it could end
-                    with _whole():
-                        for line in lines:
-                            self._screen.note(line)
-                    self._loop()
-                    return
+        lines = iter(self._banner)
+        while True:
+            with suppress(KeyboardInterrupt):  # it came where nothing was going on that it could end
+                with _whole():
+                    for line in lines:
+                        self._screen.note(line)
+                self._loop()
+                return
 
     def _loop(self) -> None:
         self._look()
@@ -393,10 +404,10 @@ class Repl:
         if self._window is None and self._chat.ready:
             self._look()  # it has just loaded
         parts = [self._chat.title]
-        parts += [f"{self._window[0]} of {self._window[1]} tokens"] if self._window else []
+        speed = f", {self._speed:.0f}/s" if self._speed else ""
+        parts += [f"{self._window[0]}/{self._window[1]} tokens{speed}"] if self._window else []
+        parts += [f"session {self._conversation.history.id[:SHORT]}"]
         parts += [f"{turns} turn{'' if turns == 1 else 's'}"]
-        parts += [f"{self._speed:.0f} tokens/s"] if self._speed else []
-        parts += [f"session {self._conversation.history.id}"]
         width = self._screen.console.width - 2
         while len(parts) > 1 and len(" | ".join(parts)) > width:
             parts.pop()

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 
-from codegen_chat.conversation import Committed, Conversation, Events
+from codegen_chat.conversation import Conversation
 from codegen_chat.errors import CodegenChatError
+from codegen_chat.events import Committed, Events
 from codegen_chat.session import comments
 from codegen_chat.session.swap import Swap
 from codegen_chat.terminal.play import interrupted
