@@ -43,7 +43,7 @@ def main() -> None:
             for line in TYPED:
                 terminal.type(f"{line}\r")
                 terminal.until(rf"^> {re.escape(line)}$[\s\S]*^>$")
-            terminal.until(r"\d of \d+ tokens")  # the bar, anew below the last prompt
+            terminal.until(r"\d/\d+ tokens")  # the bar, anew below the last prompt
             picture = _drawn(terminal)
         finally:
             terminal.close()

@@ -260,6 +260,11 @@ def test_exec_holds_a_timeout(run: Cli) -> None:
     assert re.search(r"KeyboardInterrupt\ncodegen-chat: timeout after", told)
 
 
+def test_exec_reads_a_file_as_python_does(run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_bytes(b"# coding: latin-1\r\nprint('\xe4')\r\n")
+    assert run("exec", "old.py").out == "ä\n"
+
+
 def test_exec_without_a_sandbox_is_7(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise errors.SandboxUnavailable("no wall holds")
@@ -568,11 +573,12 @@ def test_tab_completes_commands_settings_and_sessions(home: Path) -> None:
     with History.create(sessions_folder({"HOME": str(home)}), {}) as history:
         history.append(Turn("t", None, "", "x = 1"))
     tried = {"sess": "sessions", "sessions f": "fsck", "config tempe": "temperature", "sessions show ": history.id}
+    tried |= {"-m na": "nano", "run -m n": "nano", "--dtype int8": "int8", "run --exec a": "auto ask"}
     for words, completed in tried.items():
         variables = {"_CODEGEN_CHAT_COMPLETE": "complete_bash", "COMP_WORDS": f"codegen-chat {words}"}
         variables["COMP_CWORD"] = str(len(words.split(" ")))
         done = process(env={**os.environ, **variables}, stdout=subprocess.PIPE)
-        assert done.communicate(timeout=60)[0].split() == [completed]
+        assert done.communicate(timeout=60)[0].split() == completed.split()
 
 
 # ---------------------------------------------------------------- docs/events.md

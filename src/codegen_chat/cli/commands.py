@@ -1,60 +1,111 @@
-"""The commands: each a function of one of the modules beside this one; here they get their names."""
+"""The commands by name: each a function of one of the modules beside this one, imported and given its flags when it is asked for.
+
+Reading the flags of all took as long as everything else that `codegen-chat exec` does before its work.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from codegen_chat.cli import bench, learn, look, machine, models, once, play, sessions
 from codegen_chat.cli.repl import repl
-from codegen_chat.cli.watch import watch
 from codegen_chat.errors import UsageError
+
+COMMANDS = {
+    "run": "play.run",
+    "export": "play.export",
+    "watch": "watch.watch",
+    "complete": "once.complete",
+    "exec": "once.execute",
+    "attention": "look.attention",
+    "doctor": "machine.doctor",
+    "config": "machine.config",
+    "train": "learn.train",
+}
+GROUPS = {
+    "sessions": (
+        "List, show, delete and check saved sessions.",
+        {
+            "ls": "sessions.list_sessions",
+            "show": "sessions.show_session",
+            "rm": "sessions.remove_sessions",
+            "fsck": "sessions.check_sessions",
+        },
+    ),
+    "models": (
+        "List, fetch, add, convert, measure, verify and delete models.",
+        {
+            "ls": "models.list_models",
+            "pull": "models.pull",
+            "add": "models.add",
+            "convert": "models.convert",
+            "report": "models.report",
+            "verify": "models.verify",
+            "rm": "models.remove",
+        },
+    ),
+    "bench": (
+        "Measure a model: how well it does, how fast it is.",
+        {name: f"bench.{name}" for name in ("humaneval", "mtpb", "speed", "perplexity", "compare")},
+    ),
+}
+
+
+class _Built(Mapping[str, Any]):
+    """Typer's commands, each built when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name in COMMANDS:
+            one = typer.Typer(rich_markup_mode=None, add_completion=False)
+            one.command(name)(_function(COMMANDS[name]))
+            return get_command(one)
+        text, places = GROUPS[name]
+        group = typer.Typer(name=name, help=text, rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+        for below, place in places.items():
+            group.command(below)(_function(place))
+        return get_command(group)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from COMMANDS
+        yield from GROUPS
+
+    def __len__(self) -> int:
+        return len(COMMANDS) + len(GROUPS)
+
+
+class _Commands(TyperGroup):
+    """All of them; listing them builds none."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast("MutableMapping[str, Any]", _Built())
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer calls it so
+        """Return their names."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  the same
+        """Write what each does, from its docstring."""
+        with formatter.section("Commands"):
+            told = {name: (_function(place).__doc__ or "").partition("\n")[0] for name, place in COMMANDS.items()}
+            formatter.write_dl([*told.items(), *((name, text) for name, (text, _) in GROUPS.items())])
+
 
 app = typer.Typer(
     name="codegen-chat",
+    cls=_Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(repl)
-app.command()(play.run)
-app.command()(play.export)
-app.command()(watch)
-app.command()(once.complete)
-app.command("exec")(once.execute)
-app.command()(look.attention)
-app.command()(machine.doctor)
-app.command()(machine.config)
-app.command()(learn.train)
-
-saved = typer.Typer(help="List, show, delete and check saved sessions.", rich_markup_mode=None, no_args_is_help=True)
-saved.command("ls")(sessions.list_sessions)
-saved.command("show")(sessions.show_session)
-saved.command("rm")(sessions.remove_sessions)
-saved.command("fsck")(sessions.check_sessions)
-app.add_typer(saved, name="sessions")
-
-shelf = typer.Typer(
-    help="List, fetch, add, convert, measure, verify and delete models.", rich_markup_mode=None, no_args_is_help=True
-)
-shelf.command("ls")(models.list_models)
-shelf.command()(models.pull)
-shelf.command()(models.add)
-shelf.command()(models.convert)
-shelf.command()(models.report)
-shelf.command()(models.verify)
-shelf.command("rm")(models.remove)
-app.add_typer(shelf, name="models")
-
-measuring = typer.Typer(help="Measure a model: how well it does, how fast it is.", rich_markup_mode=None, no_args_is_help=True)
-measuring.command()(bench.humaneval)
-measuring.command()(bench.mtpb)
-measuring.command()(bench.speed)
-measuring.command()(bench.perplexity)
-measuring.command()(bench.compare)
-app.add_typer(measuring, name="bench")
 
 
 def call() -> int:
@@ -75,3 +126,8 @@ def call() -> int:
         )
         raise UsageError(f"{file[1]} is no command: {advice}")
     raise UsageError(f"{message} (--help lists what there is)")
+
+
+def _function(place: str) -> Callable[..., int]:
+    module, _, name = place.partition(".")
+    return cast("Callable[..., int]", getattr(import_module(f"codegen_chat.cli.{module}"), name))

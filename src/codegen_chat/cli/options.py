@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +17,31 @@ from codegen_chat.settings import Settings
 
 CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE, INTERRUPTED = 4, 5, SandboxUnavailable.exit_code, 130
 
+
+def _models(incomplete: str) -> list[str]:
+    """Return the models of this machine whose names begin so, for the shell's completion; a folder the shell completes itself."""
+    from codegen_chat.lm import shelf
+
+    return [name for name in dict(shelf.here()) if name.startswith(incomplete)]
+
+
+def _one_of(*words: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
 Model = Annotated[
-    str | None, typer.Option("-m", "--model", help="nano (embedded), a checkpoint's folder, or a name that models ls shows.")
+    str | None,
+    typer.Option(
+        "-m", "--model", help="nano (embedded), a checkpoint's folder, or a name that models ls shows.", autocompletion=_models
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
-Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, int8 or int4.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...", autocompletion=_one_of("auto", "cpu", "cuda"))]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, fp32, bf16, fp16, int8 or int4.", autocompletion=_one_of("auto", "fp32", "bf16", "fp16", "int8", "int4")
+    ),
+]
 Samples = Annotated[
     int | None, typer.Option("-n", "--samples", help="How many answers to draw; what they do decides which one is kept.")
 ]
@@ -37,7 +57,13 @@ TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens
 TopK = Annotated[int | None, typer.Option(help="Draw from this many tokens; 0 is all.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="The most tokens of one answer.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed, the same answers.")]
-Exec = Annotated[str | None, typer.Option(help="auto runs the code in the sandbox, ask once you say so, off only shows it.")]
+Exec = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=_one_of("auto", "ask", "off"),
+        help="auto runs the code in the sandbox, ask once you say so, off only shows it.",
+    ),
+]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that one turn's code may run.")]
 Memory = Annotated[str | None, typer.Option(help="Memory that one turn's code may use, such as 512M or 2G.")]
 AllowRead = Annotated[

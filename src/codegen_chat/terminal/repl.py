@@ -23,6 +23,9 @@ from codegen_chat.turn import Completed, Completion, Turn
 
 MOST_CANDIDATES = 64
 
+SHORT = 6
+"""Digits of a session's id in the bar, as in `sessions ls`: `--resume` takes the start of one."""
+
 
 class Chat(Protocol):
     """What the prompt needs of a session."""
@@ -401,10 +404,10 @@ class Repl:
         if self._window is None and self._chat.ready:
             self._look()  # it has just loaded
         parts = [self._chat.title]
-        parts += [f"{self._window[0]} of {self._window[1]} tokens"] if self._window else []
+        speed = f", {self._speed:.0f}/s" if self._speed else ""
+        parts += [f"{self._window[0]}/{self._window[1]} tokens{speed}"] if self._window else []
+        parts += [f"session {self._conversation.history.id[:SHORT]}"]
         parts += [f"{turns} turn{'' if turns == 1 else 's'}"]
-        parts += [f"{self._speed:.0f} tokens/s"] if self._speed else []
-        parts += [f"session {self._conversation.history.id}"]
         width = self._screen.console.width - 2
         while len(parts) > 1 and len(" | ".join(parts)) > width:
             parts.pop()

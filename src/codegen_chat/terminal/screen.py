@@ -80,18 +80,22 @@ class Screen:
         put(self.console, visible(text).translate(self._signs) + "\n", style)
 
     def lines(self, lines: Iterable[Text]) -> None:
-        """Print the lines of a view, each as it is."""
+        """Print lines of ours; on a terminal, what is wider than it is broken between words."""
         for line in lines:
             line.plain = line.plain.translate(self._signs) if self._signs else line.plain
-            self.console.print(line)
+            wide = self.console.is_terminal and not self.plain and line.cell_len > self.console.width
+            first, *more = line.wrap(self.console, max(self.console.width - 2, 1)) if wide else [line]
+            self.console.print(first)
+            for rest in more:
+                self.console.print(Text("  ") + rest)
 
     def note(self, text: str, style: str = "dim") -> None:
         """Print a line about what happens."""
-        self.say(f"· {text}", style)
+        self.lines(Text(line, style) for line in visible(f"· {text}").split("\n"))
 
     def error(self, text: str) -> None:
         """Print what went wrong, and what to do."""
-        self.say(f"! {text}", "red")
+        self.lines(Text(line, "red") for line in visible(f"! {text}").split("\n"))
 
     def words(self, number: int, text: str) -> None:
         """Print the words, or the person's own code, of a turn that was not typed here."""
