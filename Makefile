@@ -10,7 +10,7 @@ demo: .venv/demo bubblewrap
 	@echo "Next: $(BIN)/codegen-chat"
 
 test: .venv/dev bubblewrap
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 check: lint test
 

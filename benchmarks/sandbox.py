@@ -113,22 +113,25 @@ def turns(cell: Callable[[str], object] | None) -> dict[str, object]:
                     times.setdefault(f"turn, {name}, the last 50 of {TURNS}", []).append(took)
             if cell is not None:
                 times.setdefault("ipykernel: a cell", []).append(timed(lambda: cell(f"x = {n}")))  # noqa: B023
-        last = str(TURNS)
+        before = dict.fromkeys(("bare", "data"), str(TURNS))
         for n in range(20):
             for name, kernel in kernels:
-                # A person has looked at what they undo. Undo itself asks nothing of the sandbox: the next turn begins elsewhere.
+                last = before[name]
+                # A person looks at a result before they go on or undo it. Undo itself asks nothing of the sandbox: the next turn
+                # begins elsewhere.
                 for pause, when in ((0.2, "after a look"), (0.0, "at once")):
-                    one, two = f"{n} {pause}", f"again {n} {pause}"
-                    run(kernel, "x = 1", last, one)
+                    state, other = f"{n} {when}", f"instead of {n} {when}"
+                    time.sleep(pause)
+                    times.setdefault(f"turn {when}, {name}", []).append(timed(lambda: run(kernel, "x = 1", last, state)))  # noqa: B023
                     time.sleep(pause)
                     times.setdefault(f"undo {when} and a turn, {name}", []).append(
-                        timed(lambda: run(kernel, "x = 2", last, two))  # noqa: B023
+                        timed(lambda: run(kernel, "x = 2", last, other))  # noqa: B023
                     )
-                    kernel.forget(one)
-                    kernel.forget(two)
+                    kernel.forget(other)
+                    last = before[name] = state
             for name, kernel in kernels:
                 times.setdefault(f"8 candidates, {name}", []).append(
-                    timed(lambda: [run(kernel, f"y = {m}", last, f"{n} {m}") for m in range(8)])  # noqa: B023
+                    timed(lambda: [run(kernel, f"y = {m}", before[name], f"{n} {m}") for m in range(8)])  # noqa: B023
                 )
                 for m in range(8):
                     kernel.forget(f"{n} {m}")

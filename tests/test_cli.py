@@ -260,6 +260,11 @@ def test_exec_holds_a_timeout(run: Cli) -> None:
     assert re.search(r"KeyboardInterrupt\ncodegen-chat: timeout after", told)
 
 
+def test_exec_reads_a_file_as_python_does(run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_bytes(b"# coding: latin-1\r\nprint('\xe4')\r\n")
+    assert run("exec", "old.py").out == "ä\n"
+
+
 def test_exec_without_a_sandbox_is_7(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise errors.SandboxUnavailable("no wall holds")

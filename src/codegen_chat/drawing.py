@@ -13,7 +13,7 @@ from codegen_chat.guard import blank
 from codegen_chat.session.history import History
 from codegen_chat.turn import Accept, Completed, Completer, Completion, Copy, Delta, Prompt, Sampling, Stop, Turn
 
-FALLBACK_TEMPERATURE = 0.6
+FALLBACK_TEMPERATURE = 0.8
 """For whatever must differ from the greedy answer: further candidates, a retry, a second try after comments."""
 
 ATTEMPT_SEEDS = 1000

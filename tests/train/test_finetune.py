@@ -130,6 +130,11 @@ def test_it_learns_and_the_result_is_a_model(model: Path, data: Path, tmp_path: 
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
     tuned = load(tmp_path / "model")
     assert np.isfinite(tuned.logits(tuned.tokenizer.encode("x1 = 2\n"))).all()
+    transformers = pytest.importorskip("transformers")
+    ids = tuned.tokenizer.encode("x1 = 2\n")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model")("x1 = 2\n").input_ids == ids
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")(torch.tensor([ids])).logits[0].detach().numpy()
+    assert np.abs(load(tmp_path / "model", dtype="fp32").logits(ids) - theirs).max() < 1e-4
     # From another run's result: the next stage begins where the last one ended.
     follows = next(tune(str(tmp_path / "model"), data, tmp_path / "next", LESSON, EVERY))
     assert follows["validation"] == pytest.approx(steps[-1]["validation"], abs=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,7 +133,11 @@ def execute(
     memory, output, killed, interrupted, refused (no sandbox holds here, and nothing was executed).
     """
     settings = settled(ctx)
-    code = decoded(source(file), file)
+    data = source(file)
+    try:
+        code = decode_source(data)  # a first line may name its encoding
+    except (SyntaxError, UnicodeDecodeError):
+        code = decoded(data, file)
 
     from codegen_chat.sandbox.by_settings import sandbox, walls
     from codegen_chat.turn import Execution

@@ -61,7 +61,7 @@ def convert(source: Path, target: Path, to: str) -> Generator[tuple[int, int], N
         for written in write_safetensors(unfinished / SINGLE, tensors, pieces, _metadata(to)):
             yield written, total
         kind = tensors["transformer.wte.weight" if to == "transformers" else "transformer.ln_f.weight"][0]
-        _beside(source, unfinished, written_as, tokenizer, _FLOATS[kind])
+        beside(source, unfinished, written_as, tokenizer, _FLOATS[kind])
 
 
 def _tensors(weights: Weights, to: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -110,8 +110,11 @@ def _metadata(to: str) -> dict[str, str]:
     return {"format": "pt"} | {name: text for name, text in scales.items() if name == to}
 
 
-def _beside(source: Path, target: Path, config: Config, tokenizer: Tokenizer, dtype: str) -> None:
-    """Write what belongs to the weights: the configuration, the tokenizer as one file, how to draw, and the model card."""
+def beside(source: Path, target: Path, config: Config, tokenizer: Tokenizer, dtype: str) -> None:
+    """Write what belongs to weights that come from those of a folder, for us and for transformers.
+
+    The configuration, with the dtype of the weights in torch's word, the tokenizer as one file, how to draw, the model card.
+    """
     end = config.eos_token_id
     own: dict[str, Any] = {}
     if (source / "generation_config.json").is_file():

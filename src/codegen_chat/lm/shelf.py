@@ -149,7 +149,7 @@ def size(folder: Path) -> int:
 
 
 def _licence(called: str, folder: Path) -> str:
-    if called == EMBEDDED or called.partition("@")[0] in FAMILY:
+    if called == EMBEDDED or called.startswith(tuple(FAMILY)):
         return "bsd-3-clause"
     card = folder / "README.md"
     found = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None

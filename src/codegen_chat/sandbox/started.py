@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -99,7 +100,8 @@ class Sandbox:
             try:
                 self._socket.settimeout(_START)
                 self.send({**start.plan, "imports": wanted.imports})
-                _compile()
+                if not sys.dont_write_bytecode:
+                    _compile()
                 answer, _ = self.receive()
                 self._socket.settimeout(None)
             except (wire.BrokenWireError, TimeoutError) as error:

@@ -255,16 +255,20 @@ class _Main:
         process = os.getpid()
         failure: Mapping[str, object] | None = None
         value: object = None
+        left = 0
         try:
             value = self._execute(text, label)
         except SystemExit as exit_:
-            if exit_.code not in {None, 0}:
-                failure = _failure(exit_, label)
+            left = (exit_.code or 0) if exit_.code is None or isinstance(exit_.code, int) else 1
+            failure = _failure(exit_, label) if left else None
         except BaseException as error:  # noqa: BLE001  whatever it was, it is what came of the turn
+            left = 1
             failure = _failure(error, label)
-        if os.getpid() != process:
+        if os.getpid() != process:  # a fork of the person's own has come to the end of their code
+            if failure and failure["type"] != "SystemExit":
+                sys.stderr.write(str(failure["traceback"]))
             _flush()
-            os._exit(0 if failure is None else 1)  # a fork of the person's own has come to the end of their code
+            os._exit(left & 0xFF)
         report = self._report(value, failure)
         for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
             _signal.setitimer(timer, 0)  # a copy has none either

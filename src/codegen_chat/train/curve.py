@@ -24,6 +24,7 @@ def draw(log: Path, out: Path) -> None:
         [event["step"] for event in events], [event["validation"] for event in events], "o-", color="#1f5a8a", markersize=3,
         label="held out",
     )  # fmt: skip
-    axes.set(xlabel="steps", ylabel="loss (nats a token)", ylim=(0, None))
+    axes.set(xlabel="steps", ylabel="loss (nats a token)", ylim=(0, 1.08 * axes.dataLim.ymax))
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
     figure.savefig(out, format="svg", metadata={"Date": None})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from codegen_chat.errors import SettingsError, UsageError
 from codegen_chat.lm import checkpoint, hub
+from codegen_chat.lm.convert import beside
 from codegen_chat.lm.model import SMALL, CodeGen
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.train import curve
@@ -156,11 +156,13 @@ class Tuning:
         return cut(taken, tokens=self.lesson.batch, step=WIDTH, pad=self.pad, seed=seed, words=WORDS)
 
     def part(self, batch: Batch) -> list[Batch]:
-        """Return this process's micro-batches of a batch, which gets more rows that count nothing where it has too few."""
+        """Return this process's micro-batches: without rows that count nothing, but for those that make all equal."""
         parts = self.means.accumulate
-        rows = -(-len(batch.ids) // (self.world * parts)) * self.world * parts
-        more = ((0, rows - len(batch.ids)), (0, 0))
-        ids, weights = np.pad(batch.ids, more), np.pad(batch.weights, more)
+        used = batch.weights.any(axis=1)
+        ids, weights = batch.ids[used], batch.weights[used]
+        rows = -(-len(ids) // (self.world * parts)) * self.world * parts
+        more = ((0, rows - len(ids)), (0, 0))
+        ids, weights = np.pad(ids, more), np.pad(weights, more)
         return [Batch(ids[mine], weights[mine]) for mine in np.split(np.arange(self.rank, rows, self.world), parts)]
 
     def advance(self) -> float:
@@ -212,7 +214,7 @@ class Tuning:
 
 
 def publish(init: Path, folder: Path, lora: int) -> Path:
-    """Write a run's model, LoRA merged, as a checkpoint folder beside the tokenizer it began with. Return the folder."""
+    """Write a run's model, LoRA merged, as a checkpoint folder, with the tokenizer it began with. Return the folder."""
     model = checkpoint.load(init, dtype="fp32", device="cpu")
     if lora:
         adapt(model, lora)
@@ -222,9 +224,7 @@ def publish(init: Path, folder: Path, lora: int) -> Path:
         merge(model)
     out = folder / "model"
     checkpoint.save(model, out)
-    for file in (*init.glob("*.json"), *init.glob("merges.txt")):
-        if file.name != "config.json" and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, out / file.name)
+    beside(init, out, model.config, Tokenizer.load(init), "float32")
     return out
 
 

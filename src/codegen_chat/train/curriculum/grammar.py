@@ -7,8 +7,9 @@ verb phrases, `d` descriptions of the result, `i` imports; ` / ` parts alternati
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from random import Random
 
@@ -153,14 +154,16 @@ def files(folder: str) -> Iterator[tuple[str, str]]:
             yield f"{folder}/{path.name}", path.read_text(encoding="utf-8")
 
 
-def read_operations() -> list[Operation]:
+@cache
+def read_operations() -> tuple[Operation, ...]:
     """Read every operation of the tables."""
-    return [operation(entry) for name, text in files("operations") for entry in entries(text, name)]
+    return tuple(operation(entry) for name, text in files("operations") for entry in entries(text, name))
 
 
-def read_stories() -> list[tuple[StoryTurn, ...]]:
+@cache
+def read_stories() -> tuple[tuple[StoryTurn, ...], ...]:
     """Read every story."""
-    return [story for name, text in files("stories") for story in stories(text, name)]
+    return tuple(story for name, text in files("stories") for story in stories(text, name))
 
 
 LISTS = {"int": ("ints", "n", "number"), "num": ("nums", "n", "number"), "str": ("strs", "word", "word")}
@@ -170,7 +173,8 @@ RESULTS = {"int": "ints", "num": "nums", "float": "floats", "str": "strs", "bool
 """The list type that a map to an element type gives."""
 
 
-def read_combined() -> list[Operation]:
+@cache
+def read_combined() -> tuple[Operation, ...]:
     """Make list operations of the element-wise tables: filters, counts, loops, sorts, groups and so on."""
     made: list[Operation] = []
     for (name, templates), (_, table) in zip(files("combined"), files("elements"), strict=True):
@@ -179,7 +183,7 @@ def read_combined() -> list[Operation]:
                 combined = combine(template, element)
                 if combined.nouns or combined.verbs:
                     made.append(combined)
-    return made
+    return tuple(made)
 
 
 def combine(template: Entry, element: Entry) -> Operation:
@@ -236,6 +240,6 @@ def complete(words: str, wordings: dict[str, list[str]]) -> str:
     return re.sub(r"<([abtvnsup])>", lambda match: (wordings[match[1]] or [match[0]])[0], words)
 
 
-def usable(operations: list[Operation], kind: str) -> list[Operation]:
+def usable(operations: Sequence[Operation], kind: str) -> list[Operation]:
     """Return the operations that take a value of a type as {x}."""
     return [operation for operation in operations if operation.given and accepts(operation.given, kind)]
