@@ -1,13 +1,13 @@
 """Teach the embedded model a small domain that it does not know, and measure before and after.
 
-    python benchmarks/finetune.py [--folder DIR] [--sessions 120] [--judged 20]
+    python benchmarks/finetune.py [--folder DIR] [--sessions 80] [--judged 12]
 
 The domain is Python's `ipaddress`: networks, hosts, prefixes. Sessions are drawn, executed in the sandbox and saved as the
-product saves them; `codegen-chat train --init` learns from that folder: all weights, LoRA, and all weights with as many sessions
-of the model's own grammar among the others. Judged on sessions of other values, greedily, turn by turn after the recorded ones
-before: a turn is right when it prints the same and leaves the same values. Half of the questions are worded as in training, half
-in words that no training session has. What is forgotten shows in fresh sessions of the embedded model's own grammar, by loss and
-by turns. Everything is drawn from seeds, and a run whose folder is given goes on.
+product saves them; `codegen-chat train --init` learns from that folder: all weights, LoRA, and all weights with sessions of the
+model's own grammar among the others, half as many. Judged on sessions of other values, greedily, turn by turn after the recorded
+ones before: a turn is right when it prints the same and leaves the same values. Half of the questions are worded as in training,
+half in words that no training session has. What is forgotten shows in fresh sessions of the embedded model's own grammar, by loss
+and by turns. Everything is drawn from seeds, and a run whose folder is given goes on.
 """
 
 from __future__ import annotations
@@ -179,16 +179,16 @@ def main() -> None:
     """Write the data, train three times, judge four models."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--folder", type=Path, default=None, help="where data and runs lie; a run there goes on")
-    arguments.add_argument("--sessions", type=int, default=120)
+    arguments.add_argument("--sessions", type=int, default=80)
     arguments.add_argument(
-        "--judged", type=int, default=20, help="sessions judged in each kind of words, and of the grammar thrice"
+        "--judged", type=int, default=12, help="sessions judged in each kind of words, and of the grammar twice as many"
     )
     given = arguments.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     tests = {
         "as trained": [session(TEST + number) for number in range(given.judged)],
         "in other words": [session(TEST + number, unseen=True) for number in range(given.judged)],
-        "own grammar": grammar(GRAMMAR, 3 * given.judged),
+        "own grammar": grammar(GRAMMAR, 2 * given.judged),
     }
     lesson = ["--epochs", "2", "--batch", "1024", "--every", "1000"]
     runs = {
@@ -201,7 +201,7 @@ def main() -> None:
         if not (folder / "data").is_dir():
             new = [session(number) for number in range(given.sessions)]
             write(folder / "data", new, kernel)
-            write(folder / "mixed", new + grammar(MIXED, given.sessions), kernel)
+            write(folder / "mixed", new + grammar(MIXED, given.sessions // 2), kernel)
         asked = {kind: questions(kernel, sessions) for kind, sessions in tests.items()}
         print("| | seconds | " + " | ".join(f"loss {kind} | right (to the letter)" for kind in tests) + " |")
         print("|---" * (2 + 2 * len(tests)) + "|")

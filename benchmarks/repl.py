@@ -10,7 +10,7 @@ what is measured, all without: start keys idle flood memory. Code is compiled be
     stop_ms        Ctrl-C to the end of a model that writes 50 lines a second, p50 and p95 of 20
     idle_percent   CPU of the process while it waits for ten seconds, the model loaded
     flood_s        100,000 lines printed by a turn, to the next prompt (the sandbox keeps 64 KiB of them)
-    memory_mib     after 50 and after 500 turns of the whole product, every tenth one the embedded model's: the process, and
+    memory_mib     after each hundredth of 500 turns of the whole product, every tenth one the embedded model's: the process, and
                    those of its sandbox together (proportional shares of what they share)
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -152,15 +153,16 @@ def idle() -> float:
 
 
 def memory(turns: int) -> dict[str, dict[str, float]]:
-    """Run so many turns; return MiB after the 50th and after the last."""
+    """Run so many turns; return MiB after each hundredth."""
     terminal = Terminal(COMMAND)
     terminal.until(r"^ nano \w+ cpu")
     found = {}
     for turn in range(1, turns + 1):
-        terminal.type(f"Print {turn}.\r" if turn % 10 == 0 else f">>> a = {turn}; print('turn', a)\r")
-        while terminal.raw.count(b"\xc2\xb7 ok, ") < turn:
+        terminal.raw.clear()
+        terminal.type("Print a.\r" if turn % 10 == 0 else f">>> a = {turn}; print('turn', a)\r")
+        while not re.search("· (ok, |not kept|not run)", terminal.raw.decode(errors="replace")):
             terminal.look(60)
-        if turn in {50, turns}:
+        if turn % 100 == 0:
             terminal.watch(1)
             mebibytes = [share(pid) for pid in processes(terminal.process.pid)]
             found[str(turn)] = {
@@ -189,16 +191,18 @@ def main() -> None:
             found["start"] = starts()
         if "idle" in wanted:
             found["idle_percent"] = idle()
-        terminal = child(folder)
         if "keys" in wanted:
+            terminal = child(folder)
             found["key_ms"] = spread(keys(terminal))
             found["stop_ms"] = spread(stops(terminal))
+            terminal.close()
         if "flood" in wanted:
+            terminal = child(folder)
             began = time.monotonic()
             terminal.type(">>> for i in range(100_000): print('line', i)\r")
             terminal.until(r"^· output, ")
             found["flood_s"] = round(time.monotonic() - began, 2)
-        terminal.close()
+            terminal.close()
         if "memory" in wanted:
             found["memory_mib"] = memory(500)
     print(json.dumps(found))

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from threading import Event, Thread
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Loading(Generic[T]):
+class Loading(Generic[T_co]):
     """What `make` returns, once it does. `begin` starts it; who needs it waits."""
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], T_co]) -> None:
         self._make = make
         self._done = Event()
-        self._made: list[T] = []
+        self._made: list[T_co] = []
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, name="loading", daemon=True)
 
@@ -37,7 +37,7 @@ class Loading(Generic[T]):
         return self._done.is_set()
 
     @property
-    def value(self) -> T:
+    def value(self) -> T_co:
         """What was made; waits for it. Raises what making it raised."""
         self._done.wait()
         if self._error:

@@ -196,7 +196,8 @@ class Model:
         """Return what T tokens attend to in each head, float32 (layers, heads, T, T); see `Attention.weights`.
 
         The reference step of torch computes them, in fp32 where the native step serves this model: its weights are then loaded
-        once more, when this is first called. The cache is left as it is. Raises UsageError for more than half of the memory.
+        once more, when this is first called. The cache is left as it is. Raises ModelUnavailable where memory does not hold
+        those, UsageError for numbers of more than half of it.
         """
         from codegen_chat.lm.model import attentions  # noqa: PLC0415  torch
 

@@ -50,6 +50,8 @@ def test_two_frames_in_one_piece_are_two_answers() -> None:
         theirs.shutdown(socket.SHUT_WR)
         reader = wire.Reader()
         assert wire.receive(ours, reader) == ({"n": 1}, b"")
+        assert reader.holds_more()
         assert wire.receive(ours, reader) == ({"n": 2}, b"x")
+        assert not reader.holds_more()
         with pytest.raises(wire.BrokenWireError, match="closed"):
             wire.receive(ours, reader)

@@ -45,6 +45,13 @@ def test_an_unknown_command_is_an_error(line: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("line", ["exit", "quit()", " help ", "?", "Exit"])
+def test_who_looks_for_the_way_out_is_told_it(line: str) -> None:
+    with pytest.raises(UsageError, match="/exit or Ctrl-D leaves"):
+        read(line)
+    assert read("Exit the loop.") == Said("Exit the loop.")
+
+
 def test_a_command_takes_nothing_that_it_does_not_take() -> None:
     with pytest.raises(UsageError, match="/undo takes nothing after it"):
         read("/undo 3")

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.text import Text
 
 from codegen_chat.events import Chosen, Committed, Evicted, Executed, Fallback, Notice, Replayed, Several
 from codegen_chat.terminal.printing import HEAD_LINES, TAIL_LINES, visible
 from codegen_chat.terminal.screen import Screen
-from codegen_chat.terminal.views import side_by_side
+from codegen_chat.terminal.views import broken, side_by_side
 from codegen_chat.turn import Change, Completed, Completion, Delta, Execution, Failure, Output, Turn, Usage
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
@@ -202,6 +203,26 @@ def test_several_candidates_stand_side_by_side_with_what_they_did() -> None:
         "6",
         "· ok, 1 ms",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one two", ["one two"]),
+        ("one two three four", ["one two", "  three four"]),
+        ("  line 1: something", ["  line 1:", "  something"]),
+        ("漢字漢字 漢字 漢字", ["漢字漢字", "  漢字 漢字"]),
+        ("kept as /a/path/that/is/long x", ["kept as", "  /a/path/that/is/long", "  x"]),
+    ],
+)
+def test_notices_break_between_words(text: str, lines: list[str]) -> None:
+    assert [part.plain for part in broken(Text(text), 12)] == lines
+
+
+def test_where_no_candidate_ran_none_is_called_kept() -> None:
+    said = drawn(Several(2), Completed(Completion("", "stop"), 0), Chosen(BAD, (BAD, BAD)), Committed(BAD))
+    assert "none of the 2 ran; the likeliest is candidate 1" in said
+    assert ", kept" not in said
 
 
 @pytest.mark.parametrize(("width", "across"), [(30, 1), (60, 1), (80, 2), (200, 5)])

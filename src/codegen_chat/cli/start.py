@@ -26,10 +26,12 @@ def start(settings: Settings | None = None, *, resume: Path | None = None, unsaf
     chosen = settings or preferences.read(os.environ, Path.cwd())
     plain = preferences.is_plain(chosen, os.environ)
     at_once = not (resume or unsafe_exec or chosen.allow_read or chosen.allow_write)  # else there is more to be said first
-    if chosen.model == Settings().model:
-        _say("nano, a small model trained here, no published checkpoint: keep steps plain.")
-    _say("/demo plays an example, /help lists the rest.")
     with ExitStack() as opened, quiet_keyboard():
+        if not plain:
+            sys.stdout.write("\r\x1b[K")  # the echo of what was typed before this program ran; the prompt will show it
+        if chosen.model == Settings().model:
+            _say("nano, a small model trained here, no published checkpoint: keep steps plain.")
+        _say("/demo plays an example, /help lists the rest.")
         if at_once and not plain:
             sys.stdout.write(PROMPT)  # who types now is read once prompt-toolkit is there; it draws its own prompt over this one
             sys.stdout.flush()

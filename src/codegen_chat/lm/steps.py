@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,18 +45,12 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
     return model.TorchStep(checkpoint.load(folder, dtype=dtype, device=device))
 
 
-def _room(config: Config, dtype: str) -> None:
-    """Refuse weights that the memory cannot hold: the system would end this process, or another one, in the middle of it."""
+def _room(config: Config, dtype: str, instead: Sequence[str] = fit.DTYPES) -> None:
+    """Refuse weights that memory cannot hold, and name a dtype that fits: the system would end this process, or another one."""
     free, need = fit.free_memory(), fit.weights(config, dtype)
     if need > free:
-        less = next(
-            (
-                f": --dtype {each} takes {amount(fit.weights(config, each))}"
-                for each in fit.DTYPES
-                if fit.weights(config, each) < free
-            ),
-            "",
-        )
+        sizes = {each: fit.weights(config, each) for each in instead}
+        less = next((f": --dtype {each} takes {amount(size)}" for each, size in sizes.items() if size < free), "")
         raise ModelUnavailable(f"the weights take {amount(need)} of memory in {dtype}, and {amount(free)} are free{less}")
 
 
@@ -63,7 +58,11 @@ def reference(step: Step, folder: Path) -> CodeGen:
     """Return torch's network behind a step, for what only it can show.
 
     The native step has none: then it is loaded from the step's folder, in fp32 (four bytes a weight, beside the step's own).
+    Raises ModelUnavailable where memory does not hold that.
     """
     from codegen_chat.lm import checkpoint, model  # noqa: PLC0415  torch
 
-    return step.model if isinstance(step, model.TorchStep) else checkpoint.load(folder, dtype="fp32", device="cpu")
+    if isinstance(step, model.TorchStep):
+        return step.model
+    _room(step.config, "fp32", instead=())
+    return checkpoint.load(folder, dtype="fp32", device="cpu")

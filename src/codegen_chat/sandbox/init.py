@@ -58,7 +58,7 @@ def main(control: int, alarm: int) -> NoReturn:
     try:
         init.start()
         while True:
-            while not _readable(product, _IDLE) and init.prepare():
+            while not (reader.holds_more() or _readable(product, _IDLE)) and init.prepare():
                 pass
             head, body = wire.receive(product, reader)
             if head["do"] == "execute":

@@ -44,6 +44,10 @@ class Reader:
         self._cap = cap
         self._buffer = bytearray()
 
+    def holds_more(self) -> bool:
+        """Whether something has come that was not told yet: a frame, or the beginning of one."""
+        return bool(self._buffer)
+
     def feed(self, piece: bytes) -> Iterator[tuple[Head, bytes]]:
         """Yield the frames that are complete with this piece.
 

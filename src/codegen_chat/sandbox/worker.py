@@ -30,6 +30,7 @@ import types
 import warnings
 from collections import deque, namedtuple
 from collections.abc import Mapping
+from itertools import islice
 
 from codegen_chat.sandbox import limits, syscalls, values, walls, wire
 
@@ -293,10 +294,12 @@ class _Main:
         namespace = self.module.__dict__
         rest = compile(tree, label, "exec", dont_inherit=True)
         end = compile(_ast.Expression(last.value), label, "eval", dont_inherit=True) if isinstance(last, _ast.Expr) else None
-        exec(rest, namespace)  # noqa: S102  what this process is for
-        value = eval(end, namespace) if end else None  # noqa: S307
-        _join()
-        return value
+        try:
+            exec(rest, namespace)  # noqa: S102  what this process is for
+            return eval(end, namespace) if end else None  # noqa: S307
+        finally:
+            if not isinstance(sys.exception(), KeyboardInterrupt):  # a script waits for its threads even where it failed
+                _join()
 
     def _end(self) -> None:
         """End the program as the interpreter would: first what is registered with atexit, then the names, for their __del__."""
@@ -315,9 +318,9 @@ class _Main:
             people = self._people()
             self.seen = {name: values.fingerprint(item) for name, item in people.items()}
             names = {str(name): values.summary(item) for name, item in list(people.items())[:_NAMES]}
-            for name, mark in self.seen.items():
-                if name not in before or before[name] != mark:
-                    changes.append(["~" if name in before else "+", name, values.summary(people[name])])
+            changed = (name for name, mark in self.seen.items() if name not in before or before[name] != mark)
+            told = islice(changed, _NAMES)
+            changes += [["~" if name in before else "+", name, values.summary(people[name])] for name in told]
             changes += [["-", name, ""] for name in before if name not in self.seen]
             report = {
                 "value": None if value is None else values.shown(value),

@@ -108,6 +108,8 @@ def read(line: str) -> Said | Code | Asked:
     rows = text.removeprefix("/" if text.startswith("//") else "").splitlines()
     start = next((place for place, row in enumerate(rows) if _CODE.match(row.strip())), None)
     if start is None:
+        if text.lower() in _LEAVING:
+            raise UsageError(f"`{text}` alone is not sent: /exit or Ctrl-D leaves, /help says what there is")
         return Said("\n".join(rows).strip())
     if rows[start].strip()[3:4].strip():
         raise UsageError(f"code stands after `{rows[start].strip()[:3]} `, with a space")
@@ -124,6 +126,8 @@ def written(text: str, code: str) -> str:
 
 
 _CODE = re.compile(r">>[>?]")
+_LEAVING = {"exit", "exit()", "quit", "quit()", "bye", "help", "help()", "?", ":q"}
+"""What people type who look for the way out, or for help: no turn."""
 
 
 def _command(text: str) -> Asked:

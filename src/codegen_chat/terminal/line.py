@@ -25,6 +25,7 @@ from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.utils import is_dumb_terminal
 
 from codegen_chat.errors import CodegenChatError
+from codegen_chat.loading import Loading
 from codegen_chat.settings import Settings
 from codegen_chat.terminal.commands import COMMANDS
 from codegen_chat.terminal.keyboard import PROMPT
@@ -50,24 +51,6 @@ class Opened(Protocol):
     @property
     def ready(self) -> bool:
         """Whether its model has loaded."""
-        ...
-
-
-class Opening(Protocol):
-    """One that is opened in a thread."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is open, or cannot be opened."""
-        ...
-
-    @property
-    def value(self) -> Opened:
-        """The session; waits for it, and raises why it cannot be opened."""
-        ...
-
-    def begin(self) -> None:
-        """Start to open it."""
         ...
 
 
@@ -109,7 +92,7 @@ class Line:
         self._alive = alive
         self._draft.session = alive.session
 
-    def first(self, opening: Opening) -> bool:
+    def first(self, opening: Loading[Opened]) -> bool:
         """Read a line while the session that it is for is opened; `read` then returns it. False where the person leaves instead.
 
         Raises why the session cannot be opened, as soon as that is known.

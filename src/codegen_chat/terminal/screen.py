@@ -83,11 +83,9 @@ class Screen:
         """Print lines of ours; on a terminal, what is wider than it is broken between words."""
         for line in lines:
             line.plain = line.plain.translate(self._signs) if self._signs else line.plain
-            wide = self.console.is_terminal and not self.plain and line.cell_len > self.console.width
-            first, *more = line.wrap(self.console, max(self.console.width - 2, 1)) if wide else [line]
-            self.console.print(first)
-            for rest in more:
-                self.console.print(Text("  ") + rest)
+            broken = self.console.is_terminal and not self.plain
+            for part in views.broken(line, self.console.width) if broken else [line]:
+                self.console.print(part)
 
     def note(self, text: str, style: str = "dim") -> None:
         """Print a line about what happens."""
@@ -117,12 +115,11 @@ class Screen:
     def findings(self, findings: Iterable[Finding]) -> None:
         """Print what holds on this machine, each as it is found."""
         for finding in findings:
-            self.say(f"{'ok' if finding.holds else 'NO':<3} {finding.what}", "" if finding.holds else "red")
+            self.lines([Text(f"{'ok' if finding.holds else 'NO':<3} {visible(finding.what)}", "" if finding.holds else "red")])
 
     def turn(self, number: int, turn: Turn, *, whole: bool = False) -> None:
         """Print a turn that happened before; `whole`: every line of its output, and where it failed in full."""
-        if turn.text or turn.given:
-            self.words(number, turn.text or "your first lines")
+        self.words(number, turn.text or ("your first lines" if turn.given else "your own code"))
         self.code(turn.code)
         if turn.execution:
             self._output.whole = whole
@@ -222,8 +219,11 @@ class Screen:
         why = f": {reason}" if reason else ""
         pick = ("; /pick shows them" if self._quiet else "; /pick K takes another") if self._hints else ""
         if not self._quiet:
-            self.candidates(candidates, turn.id)
-        self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran{why}{pick}", "")
+            self.candidates(candidates, turn.id if turn.accepted else None)
+        if ran:
+            self.note(f"kept candidate {number} of {len(candidates)}, {ran} of which ran{why}{pick}", "")
+        else:
+            self.note(f"none of the {len(candidates)} ran; the likeliest is candidate {number}", "yellow")
         if self._quiet:
             self.code(turn.code)
         if turn.execution:

@@ -5,6 +5,7 @@ Each view is made of whole lines, printed once, so that a screen reader and a lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
@@ -31,6 +32,21 @@ def shorten(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, max(width - 1, 0)).rstrip() + "…"
+
+
+def broken(line: Text, width: int) -> list[Text]:
+    """Break a line between words where it is wider; what follows stands two columns in. A longer word (a path) stays whole."""
+    starts, column = [], 0
+    for word in re.finditer(r"\s*\S+\s*", line.plain):
+        if column and column + cell_len(word[0].rstrip()) > width:
+            starts.append(word.start())
+            column = 2
+        column += cell_len(word[0])
+    first, *more = line.divide(starts)
+    parts = [first, *(Text("  ").append_text(part) for part in more)]
+    for part in parts if more else ():
+        part.rstrip()
+    return parts
 
 
 def title(turn: Turn, width: int = 60) -> str:
