@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -35,6 +36,9 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def curriculum() -> Curriculum:
+    """The grammar. What its programs import is there already: on a busy machine pyplot takes longer than a program may."""
+    import_module("matplotlib.pyplot")
+    import_module("pandas")
     return Curriculum()
 
 
