@@ -17,6 +17,8 @@ from tests.bench.conftest import Recorded
 from tests.sandbox.host import Host, legs
 from tests.test_cli import Cli
 
+pytestmark = pytest.mark.xdist_group("sandbox")  # one attacked host at a time: its users are the same
+
 
 class Elsewhere:
     """The sandbox of a product that is another person's, as far as a benchmark uses one."""
