@@ -117,9 +117,11 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
+        sandbox = self.sandbox_pids()
         for process in (self.product, self.neighbour):
             process.kill()
             process.wait()
+        gone(sandbox, 60)  # what a stopped init has still to remove is not the next machine's
         for stream in (self.product.stdin, self.product.stdout):
             if stream:
                 stream.close()
