@@ -18,6 +18,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+INTERRUPTED = 130
+"""The exit code of a Ctrl-C, as shells give it."""
+
 
 class CodegenChatError(Exception):
     """The root: our own machinery failed."""

@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("patient")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave what takes minutes to the slow legs, the ablations and ordinary programs in the second tier; keep the rest together.
 
-    Where tests run in two processes, all of the sandbox's run in one of them: a bomb has the limits of one machine.
+    Where tests run in several processes, all of the sandbox's run in one of them: a bomb has the limits of one machine.
     """
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):

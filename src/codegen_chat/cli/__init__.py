@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import suppress
 
-from codegen_chat.errors import CodegenChatError
+from codegen_chat.errors import INTERRUPTED, CodegenChatError
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     except CodegenChatError as error:
         code = _failed(str(error), error.exit_code)
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except (OSError, SystemExit) as error:
         # A reader that went away (`| head`) is no error; typer and rich turn it into an exit of their own.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):

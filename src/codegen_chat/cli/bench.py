@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from codegen_chat.cli.options import (
-    INTERRUPTED,
     Device,
     Dtype,
     Guard,
@@ -31,7 +30,7 @@ from codegen_chat.cli.options import (
     settled,
     source,
 )
-from codegen_chat.errors import UsageError
+from codegen_chat.errors import INTERRUPTED, UsageError
 from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import typer
 
 from codegen_chat.cli.options import (
     CODE_FAILED,
-    INTERRUPTED,
     AllowRead,
     AllowWrite,
     Device,
@@ -32,7 +31,7 @@ from codegen_chat.cli.options import (
     settled,
     source,
 )
-from codegen_chat.errors import SandboxUnavailable
+from codegen_chat.errors import INTERRUPTED, SandboxUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from codegen_chat import settings as preferences
 from codegen_chat.errors import SandboxUnavailable, UsageError
 from codegen_chat.settings import Settings
 
-CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE, INTERRUPTED = 4, 5, SandboxUnavailable.exit_code, 130
+CODE_FAILED, EXPECTATION_FAILED, SANDBOX_UNAVAILABLE = 4, 5, SandboxUnavailable.exit_code
 
 
 def _models(incomplete: str) -> list[str]:

@@ -13,7 +13,6 @@ from codegen_chat import settings as preferences
 from codegen_chat.cli.options import (
     CODE_FAILED,
     EXPECTATION_FAILED,
-    INTERRUPTED,
     SANDBOX_UNAVAILABLE,
     AllowRead,
     AllowWrite,
@@ -41,7 +40,7 @@ from codegen_chat.cli.options import (
     source,
 )
 from codegen_chat.cli.sessions import Name as SessionName
-from codegen_chat.errors import UsageError
+from codegen_chat.errors import INTERRUPTED, UsageError
 from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:

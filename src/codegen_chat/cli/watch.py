@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from codegen_chat.cli.options import (
-    INTERRUPTED,
     AllowRead,
     AllowWrite,
     Device,
@@ -32,7 +31,7 @@ from codegen_chat.cli.options import (
     UnsafeExec,
     settled,
 )
-from codegen_chat.errors import UsageError
+from codegen_chat.errors import INTERRUPTED, UsageError
 from codegen_chat.settings import is_plain
 
 
