@@ -67,6 +67,8 @@ def zygote(control: socket.socket, plan: Walls) -> None:
     sys.addaudithook(_say_why)
     gc.collect()
     gc.freeze()  # a collection in a fork then leaves the pages that it shares alone
+    if plan.imports:  # without, there is little to gain, and a start would wait for it
+        _in_large_pages()
     _raise(plan)
     found = walls.surprises(forbidden=plan.forbidden, folder=plan.outside, scratch=plan.scratch, readable=os.__file__)
     control.sendall(wire.encode({"surprises": found}))
@@ -74,17 +76,9 @@ def zygote(control: socket.socket, plan: Walls) -> None:
 
 
 def serve(control: socket.socket, main: _Main) -> None:
-    """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here, on a channel of its own.
-
-    A copy sleeps: until it has to run a turn it does without what Python does in the child of a fork, and so leaves most pages
-    that it shares alone. It can be copied as it is.
-    """
-    asleep = False
+    """Wait to be told to make a copy of this process, or to run a turn in it. A copy goes on in here, on a channel of its own."""
     while True:
         order, descriptors = wire.receive_descriptors(control, 3)
-        if asleep and order != b"clone":
-            _wake()
-            asleep = False
         if order in {b"run", b"last"}:
             try:
                 control.sendall(wire.encode({"report": True}, main.turn(*descriptors, last=order == b"last")))
@@ -92,10 +86,9 @@ def serve(control: socket.socket, main: _Main) -> None:
                 os._exit(1)
         elif order in {b"clone", b"fork"}:
             (channel,) = descriptors
-            child = _clone(asleep=asleep) if order == b"clone" and _CLONE else _fork_twice()
+            child = _C.syscall(*_CLONE) if order == b"clone" and _CLONE else _fork_twice()
             if child == 0:
                 os.dup2(channel, control.fileno())
-                asleep = order == b"clone" and bool(_CLONE)
                 if order == b"fork":
                     main.streams = []  # a thread that stayed behind may have held their locks
             else:
@@ -105,31 +98,11 @@ def serve(control: socket.socket, main: _Main) -> None:
             os._exit(0)
 
 
-def _clone(*, asleep: bool) -> int:
-    """Make a copy of this process whose parent is ours: init. Return 0 in the copy; here its number, -1 where none was to be had.
-
-    It is a fork but for one flag that the C library has no name for, CLONE_PARENT: a state must not find a child that it never
-    made, and init must be told how the copy ends. What the C library's fork does besides is for programs with threads.
-    """
-    if asleep:
-        sleeping: int = _C.syscall(*_CLONE)
-        return sleeping
-    ctypes.pythonapi.PyOS_BeforeFork()
-    child: int = _C.syscall(*_CLONE)
-    if child:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-    return child
-
-
-def _wake() -> None:
-    """Do what is left to do of a fork in the child."""
-    generator = random.getstate()
-    ctypes.pythonapi.PyOS_AfterFork_Child()
-    random.setstate(generator)  # it seeds itself anew in a child; a state goes on where it was
-
-
 def _fork_twice() -> int:
-    """The same by other means, for processes with threads: the child's first parent ends at once, and init inherits it."""
+    """The same by other means, for processes with threads: the child's first parent ends at once, and init inherits it.
+
+    A state goes on where it was, so that `random`, which seeds itself anew in a child, gets back what it had.
+    """
     generator = random.getstate()
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -157,6 +130,25 @@ def _fork_twice() -> int:
 
 _C = ctypes.PyDLL(None)  # it keeps Python's lock, as a fork must
 _CLONE = [ctypes.c_ulong(value) for value in syscalls.clone(walls.thread_number_address())]
+"""A fork but for one flag that the C library has no name for, CLONE_PARENT: the copy's parent is ours, init.
+
+A state must not find a child that it never made, and init must be told how the copy ends. What the C library and Python do
+besides is for programs with threads: the locks of those that stay behind, new seeds. A state that is copied so has no thread but
+this, and a copy is to be what it was.
+"""
+
+_LARGE_PAGE = 1 << 21
+_COLLAPSE = 25  # MADV_COLLAPSE, since Linux 6.1
+
+
+def _in_large_pages() -> None:
+    """Have what the imports left in memory put into large pages, as far as it fills any: a copy takes each as one."""
+    with open("/proc/self/maps") as lines:
+        anonymous = [line.split()[0].split("-") for line in lines if " rw-p 00000000 00:00 0 " in line]
+    for begin, end in anonymous:
+        first, last = -(-int(begin, 16) // _LARGE_PAGE), int(end, 16) // _LARGE_PAGE
+        for page in range(first, last):
+            _C.madvise(ctypes.c_void_p(page * _LARGE_PAGE), ctypes.c_size_t(_LARGE_PAGE), _COLLAPSE)
 
 
 def _raise(plan: Walls) -> None:
@@ -249,6 +241,7 @@ class _Main:
         for descriptor in (stdout, stderr, code):
             os.close(descriptor)
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # `signal` would make enums of it all, each turn
+        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # noqa: SLF001  a copy has another number
         self._set_streams()
         self.prints.clear()
         if _FORKED:
