@@ -161,6 +161,9 @@ class FakeExecutor:
     def names(self, turn: str | None) -> Mapping[str, str]:
         return {name: repr(value) for name, value in self.states[turn].items()}
 
+    def expect(self, parent: str | None, turns: int) -> None:
+        """Nothing is made ahead here."""
+
     def forget(self, turn: str) -> None:
         self.states.pop(turn, None)
         self.forgotten.append(turn)

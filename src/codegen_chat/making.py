@@ -73,6 +73,8 @@ class Making:
             begin = len(self._candidates)
             drawn = [Candidate(index, replace(wanted, id=new_id())) for index in range(begin, begin + count)]
             self._candidates.extend(drawn)
+            if count > 1 and self._namespace is not None:
+                self._namespace.expect(wanted.parent, count)
             yield from drawing.draw(drawn)
 
         def steps() -> Events:

@@ -47,6 +47,10 @@ class Namespace:
         """Run a turn's code after its parent."""
         return self._executor.execute(turn.code, parent=self._state(turn.parent), turn=turn.id, timeout=self.timeout)
 
+    def expect(self, turn: str | None, count: int) -> None:
+        """Say that so many candidates will run after a turn, once they are drawn."""
+        self._executor.expect(turn or ROOT, count)
+
     def file(self, turn: str, name: str) -> bytes | None:
         """Return a file as it was after a turn that wrote it; None where it is gone."""
         self.evaluate(turn, "")  # its files are laid out by that

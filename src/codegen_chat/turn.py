@@ -223,6 +223,10 @@ class Executor(Protocol):
         """Return the person's names alive in a state, each with a summary of its value."""
         ...
 
+    def expect(self, parent: str | None, turns: int) -> None:
+        """Say that so many turns are about to run from a state, where it is there."""
+        ...
+
     def forget(self, turn: str) -> None:
         """Drop a state that nobody will return to."""
         ...

@@ -240,17 +240,7 @@ class Host:
 
     def sandbox_pids(self) -> set[int]:
         """Living processes below the product."""
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := _fields(int(entry.name))) and fields[0] not in "ZX":
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-        found: set[int] = set()
-        waiting = [self.product.pid]
-        while waiting:
-            for child in children.get(waiting.pop(), []):
-                found.add(child)
-                waiting.append(child)
-        return found
+        return below(self.product.pid)
 
     def awake(self) -> set[int]:
         """Those of them that are not stopped: while nothing runs, init alone, and what it was started with."""
@@ -281,6 +271,21 @@ class Host:
         return bool(walled) and all(
             _limit(pid, "Max processes") < 100_000 and _limit(pid, "Max data size") < 4 << 30 for pid in walled
         )
+
+
+def below(pid: int) -> set[int]:
+    """Return the living processes below one."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _fields(int(entry.name))) and fields[0] not in "ZX":
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            found.add(child)
+            waiting.append(child)
+    return found
 
 
 def parent(pid: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 from codegen_chat.sandbox import limits, scratch
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.turn import Change, Execution, Limits, Output, Typed, last_execution
+from tests.sandbox.host import below
 
 _ids = itertools.count()
 
@@ -63,6 +64,18 @@ def test_undo_is_another_parent(kernel: Kernel) -> None:
     two = state(kernel, after, one)
     assert ok(kernel, "(a, next(g))", two).value == "([1, 2], 9)"
     assert ok(kernel, "(a, next(g))", one).value == "([1], 4)"
+
+
+def test_announced_turns_run_in_copies_that_are_there() -> None:
+    with Kernel.start() as kernel:
+        one = state(kernel, "a = [1]")
+        kernel.expect(one, 4)
+        kernel.expect("no such state", 4)
+        started = kernel._sandbox._process.pid
+        while len(there := below(started)) < 8:  # init, the empty state and its copy, this one and four; else the test never ends
+            time.sleep(0.01)
+        assert [ok(kernel, "a.append(2)\na", one, new()).value for _ in range(4)] == ["[1, 2]"] * 4
+        assert len(there - below(started)) <= 1  # they are the four states now; the empty one's copy is not likely any more
 
 
 def test_random_numbers_go_on_where_they_were(kernel: Kernel) -> None:

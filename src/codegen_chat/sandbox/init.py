@@ -2,8 +2,8 @@
 
 It alone starts, stops and kills, keeps the time, counts what is used, and says how a turn ended. Its protocol with the
 product, on one socket: `execute` is answered by `output` frames and one `done` (or `gone`, where the parent's state is no
-longer there), `read` by a `file`, `forget` by nothing. Interrupts come on a pipe of their own, as the serial number of the turn
-that they are meant for. When the socket closes, all ends.
+longer there), `read` by a `file`, `forget` and `expect` by nothing. Interrupts come on a pipe of their own, as the serial
+number of the turn that they are meant for. When the socket closes, all ends.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def main(control: int, alarm: int) -> NoReturn:
                 init.execute(head, body)
             elif head["do"] == "read":
                 init.read(str(head["name"]))
+            elif head["do"] == "expect":
+                init.expect(head["parent"], int(head["turns"]))
             else:
                 init.forget(str(head["turn"]))
     except (wire.BrokenWireError, ConnectionError):
@@ -75,7 +77,7 @@ def main(control: int, alarm: int) -> NoReturn:
 
 
 class _State:
-    """A state of the person's program: a parked process, and a copy of it where there is one to run the next turn in.
+    """A state of the person's program: a parked process, and copies of it where there are some to run the next turns in.
 
     The first turn from a state runs in the process that the state came about in, and the copy stays. The other way round every
     state would be forked from the one before, and the kernel's bookkeeping of who shares which pages with whom would grow with
@@ -85,10 +87,10 @@ class _State:
     def __init__(self, process: Process, *, fresh: bool) -> None:
         self.process = process
         self.fresh = fresh
-        self.ready: Process | None = None
+        self.ready: list[Process] = []
 
     def processes(self) -> list[Process]:
-        return [self.process, self.ready] if self.ready else [self.process]
+        return [self.process, *self.ready]
 
     def stop(self) -> bool:
         """Stop them all. Return False where one has ended or cannot be held."""
@@ -136,7 +138,7 @@ class Init:
         self._parked: OrderedDict[str, _State] = OrderedDict()
         self._all = processes.Processes(own_namespace=self._namespace)
         self._zygote: _State | None = None
-        self._likely: list[str | None] = [None]
+        self._likely: dict[str | None, int] = {None: 1}
         os.set_blocking(alarm, False)
 
     # -- start and end
@@ -248,25 +250,32 @@ class Init:
         data = self._files.read(os.environ["HOME"], name, self._limits.disk)
         self._product.sendall(wire.encode({"say": "file", "there": data is not None}, data or b""))
 
+    def expect(self, parent: str | None, turns: int) -> None:
+        """Note that so many turns are about to run from a state."""
+        self._likely[parent] = min(turns, limits.READY)
+
     def prepare(self) -> bool:
         """Copy a state that the next turn probably runs from, so that it need not wait for that. Return whether one was copied.
 
-        That is the state that came last, and for who goes back by a turn or tries one again the state before.
+        That is the state that came last, for who goes back by a turn or tries one again the state before, and what is announced.
         """
-        likely = [state for name in self._likely if (state := self._state(name)) is not None]
+        likely = [(state, copies) for name, copies in self._likely.items() if (state := self._state(name)) is not None]
         for state in self._states():
-            if state not in likely and state.ready is not None:
-                state.ready.close()
-                state.ready = None
-        state = next((state for state in likely if state.ready is None), None)
+            if all(state is not other for other, _ in likely):
+                for process in state.ready:
+                    process.close()
+                state.ready.clear()
+        state = next((state for state, copies in likely if len(state.ready) < copies), None)
         if state is None:
             return False
         self._all.exits.clear()
         signal.alarm(_STUCK)
-        state.ready = self._copied(state)
+        copy = self._copied(state)
+        if copy is not None:
+            state.ready.append(copy)
         self._settle_all(None)
         signal.alarm(0)
-        return state.ready is not None
+        return copy is not None
 
     # -- one turn
 
@@ -291,7 +300,7 @@ class Init:
             run.remarks.append("files are not what they were in the state before: it had more than is kept")
         self._watch(run)
         self._settle(run, turn)
-        self._likely = [turn, parent] if turn in self._parked else [parent]
+        self._likely = {turn: 1, parent: 1} if turn in self._parked else {parent: 1}
         old = self._oldest()
         self._flush(run)
         self._product.sendall(wire.encode(self._verdict(run, turn), run.report or b""))
@@ -335,7 +344,7 @@ class Init:
         """Have a process of a state run code. Return None where there is none that would."""
         if self._plan["shared_uid"] and not self._namespace:
             limits.follow_user([process.pid for process in source.processes()], self._limits)
-        process, source.ready = source.ready or self._copied(source), None
+        process = source.ready.pop() if source.ready else self._copied(source)
         if process is None:
             return None
         source.process.signal(signal.SIGSTOP)

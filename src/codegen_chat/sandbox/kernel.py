@@ -134,6 +134,12 @@ class Kernel:
         """Return the person's names alive in a state, each with a summary of its value."""
         return dict(self._steps[turn].names) if turn in self._steps else {}
 
+    def expect(self, parent: str | None, turns: int) -> None:
+        """Say that so many turns are about to run from a state: they need not wait for its copies, which are made meanwhile."""
+        if parent is None or parent in self._parked:
+            with contextlib.suppress(wire.BrokenWireError):  # the next turn sees to it
+                self._sandbox.send({"do": "expect", "parent": parent, "turns": turns})
+
     def forget(self, turn: str) -> None:
         """Let the process of a state go. Its code is remembered: another state may rest on it."""
         if turn in self._parked:

@@ -23,7 +23,9 @@ HARD_OUTPUT = 16
 CODE_BYTES = 1 << 20
 REPORT_BYTES = 4 << 20
 OPEN_FILES = 256
-SLACK = 9
+READY = 8
+"""How many copies of a state are made at most for turns that were announced."""
+SLACK = 9 + READY
 """Processes beyond the turn's own and the parked ones: the zygote, copies that are ready or on their way, a zombie or two."""
 
 CPU_OF_STATE = 30.0
