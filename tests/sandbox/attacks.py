@@ -1,7 +1,8 @@
 """The attacks, read from `cases/`: a file for each class, an entry for each attack.
 
 An entry begins with `### name`, followed by what is special about it: `ends:` the statuses that the turn may end with (ok and error
-unless said), `bomb` (the limits are proved to be in force before), `timeout:` in seconds, `raw` (it has `call`, a raw system call),
+unless said), `bomb` (the limits are proved to be in force before), `timeout:` in seconds (5, or where a timeout would be wrong 60: a
+busy machine is slow), `raw` (it has `call`, a raw system call),
 `asks:` names of files that are copied out after it, `tiers:` those that hold it, where not all do: docs/security.md tells of the rest.
 Whatever an entry says, each is judged from outside by `test_attacks.py`: the token never comes out, no file, process or listener of
 the host is touched, no process is left, the state before is intact. Where nothing of that would show, the code prints LOOSE.
@@ -42,7 +43,7 @@ class Attack:
     code: str
     ends: tuple[str, ...] = ("ok", "error")
     bomb: bool = False
-    timeout: float = 5.0
+    timeout: float = 60.0
     asks: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ("A", "A-", "B")
 
@@ -55,14 +56,15 @@ def read(path: Path) -> list[Attack]:
         name, *special = title.split(" | ")
         facts = dict(fact.partition(": ")[::2] for fact in special)
         assert facts.keys() <= {"ends", "bomb", "timeout", "raw", "asks", "tiers"}, title
+        ends = tuple(facts.get("ends", "ok error").split())
         attacks.append(
             Attack(
                 path.stem,
                 name,
                 (RAW if "raw" in facts else FORGE if "FORGE(" in code else "") + code,
-                tuple(facts.get("ends", "ok error").split()),
+                ends,
                 "bomb" in facts,
-                float(facts.get("timeout", "5")),
+                float(facts.get("timeout", "5" if "timeout" in ends else "60")),
                 tuple(facts.get("asks", "").split()),
                 tuple(facts.get("tiers", "A A- B").split()),
             )

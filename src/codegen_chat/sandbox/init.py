@@ -259,12 +259,11 @@ class Init:
 
         That is the state that came last, for who goes back by a turn or tries one again the state before, and what is announced.
         """
-        likely = [(state, copies) for name, copies in self._likely.items() if (state := self._state(name)) is not None]
-        for state in self._states():
-            if all(state is not other for other, _ in likely):
-                for process in state.ready:
-                    process.close()
-                state.ready.clear()
+        states = self._states()
+        for name in states.keys() - self._likely.keys():
+            while states[name].ready:
+                states[name].ready.pop().close()
+        likely = ((states[name], copies) for name, copies in self._likely.items() if name in states)
         state = next((state for state, copies in likely if len(state.ready) < copies), None)
         if state is None:
             return False
@@ -284,7 +283,7 @@ class Init:
         parent, turn = head["parent"], head["turn"]
         self._all.exits.clear()
         signal.alarm(int(head["timeout"]) + _STUCK)  # whatever holds us up, the sandbox must not outlive it
-        source = self._state(parent)
+        source = self._states().get(parent)
         started = time.monotonic()
         whole = self._files.return_to(parent) if source is not None else True
         run = self._begin(source, code, head, started) if source is not None else None
@@ -309,9 +308,6 @@ class Init:
             self._files.forget(name)
         self._all.reap()
         signal.alarm(0)
-
-    def _state(self, turn: str | None) -> _State | None:
-        return self._zygote if turn is None else self._parked.get(turn)
 
     def _copied(self, state: _State) -> Process | None:
         """Have a second process in a state. Return the one to run a turn in, None where there is no copy to be had."""
@@ -486,7 +482,7 @@ class Init:
                 pass
             os.close(pipe)
         if alive and turn is not None and not run.reason:
-            if not self._plain(process):
+            if not processes.plain(process.pid):
                 process = self._renewed(process)
             process.memory = processes.memory(process.pid)
             self.forget(turn)
@@ -494,15 +490,6 @@ class Init:
         else:
             run.note = run.note or self._ending(process.pid, run)
             process.close()
-
-    def _plain(self, process: Process) -> bool:
-        """Whether a process that goes on is like a copy of it would be: nothing in it that a fork leaves behind.
-
-        That is threads, signals that wait for it, and the time that it has used up. Timers and children it has ended itself.
-        """
-        facts = dict(line.split(b":\t", 1) for line in processes.read(f"/proc/{process.pid}/status").splitlines())
-        waiting = int(facts.get(b"SigPnd", b"1"), 16) | int(facts.get(b"ShdPnd", b"1"), 16)
-        return facts.get(b"Threads") == b"1" and not waiting and processes.seconds(process.pid) < limits.CPU_OF_STATE
 
     def _renewed(self, process: Process) -> Process:
         """Put a copy in the place of a process, with nothing but its memory and its open files."""
@@ -575,10 +562,11 @@ class Init:
     # -- states
 
     def _registered(self) -> list[Process]:
-        return [process for state in self._states() for process in state.processes()]
+        return [process for state in self._states().values() for process in state.processes()]
 
-    def _states(self) -> list[_State]:
-        return [*([self._zygote] if self._zygote else []), *self._parked.values()]
+    def _states(self) -> dict[str | None, _State]:
+        empty: list[tuple[str | None, _State]] = [(None, self._zygote)] if self._zygote else []
+        return dict([*empty, *self._parked.items()])
 
     def _oldest(self) -> list[tuple[str, _State]]:
         """Take out the states that were used longest ago, beyond a number and beyond the memory of one turn."""

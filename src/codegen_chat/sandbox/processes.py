@@ -8,10 +8,11 @@ import signal
 import socket
 import time
 
-from codegen_chat.sandbox import wire
+from codegen_chat.sandbox import limits, wire
 
 _COPY = 5.0
 _STOP = 0.5
+_DEATH = 30.0  # on a busy machine a process that held a gigabyte takes long to let go of it
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HERTZ = os.sysconf("SC_CLK_TCK")
@@ -82,7 +83,7 @@ class Processes:
 
         Return whether there were any. That there are none is believed when it is seen twice.
         """
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + _DEATH
         found = False
         self.reap()
         for _ in range(2):
@@ -166,7 +167,17 @@ def parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
-def seconds(pid: int) -> float:
+def plain(pid: int) -> bool:
+    """Whether a process is like a copy of it would be: nothing in it that a fork leaves behind.
+
+    That is threads, signals that wait for it, and the time that it has used up. Timers and children a turn's has ended itself.
+    """
+    facts = dict(line.split(b":\t", 1) for line in read(f"/proc/{pid}/status").splitlines())
+    waiting = int(facts.get(b"SigPnd", b"1"), 16) | int(facts.get(b"ShdPnd", b"1"), 16)
+    return facts.get(b"Threads") == b"1" and not waiting and _seconds(pid) < limits.CPU_OF_STATE
+
+
+def _seconds(pid: int) -> float:
     """The processor time that a process has used."""
     return sum(map(int, _stat(pid)[11:13])) / _HERTZ
 
