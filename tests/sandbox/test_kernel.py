@@ -85,6 +85,14 @@ def test_announced_turns_run_in_copies_that_are_there() -> None:
         assert len(set(ran)) == 4
 
 
+def test_a_copy_runs_no_hooks_of_forks(kernel: Kernel) -> None:
+    hooks = "import os\nran = []\nos.register_at_fork(before=lambda: ran.append(1), after_in_child=lambda: ran.append(2))"
+    one = state(kernel, hooks)
+    assert [ok(kernel, "ran", one, new()).value for _ in range(3)] == ["[]"] * 3
+    own = "import threading\nthreading.main_thread().native_id == threading.get_native_id() == os.getpid()"
+    assert [ok(kernel, own, one, new()).value for _ in range(2)] == ["True"] * 2
+
+
 def test_random_numbers_go_on_where_they_were(kernel: Kernel) -> None:
     whole = ok(kernel, "import random\nrandom.seed(1)\n[random.random(), random.random()]").typed_value
     one = state(kernel, "import random\nrandom.seed(1)\nx = random.random()")
