@@ -779,8 +779,9 @@ int codegen_branch(Model *model, int count, int shared) {
     }
 }
 
-// Runs `count` tokens: `rows` has the tokens, then for each the number of its cache, then its position in it. Cache 0 is the main one, i + 1 branch i, which goes on from the positions
-// that are shared. All are of the main one, and then in order, or each is of another branch. `want` 0: logits (V) of the last; 1: logits (count, V); 2: hidden states (count, C). 0: no memory.
+// Runs `count` tokens: `rows` has the tokens, then for each the number of its cache, then its position in it. Cache 0 is the main one,
+// i + 1 branch i, which goes on from the positions that are shared. All are of the main one, and then in order, or each is of
+// another branch. `want` 0: logits (V) of the last; 1: logits (count, V); 2: hidden states (count, C). 0: no memory.
 int codegen_run(Model *model, int count, const int32_t *rows, int want, float *result) {
     try {
         run(*model, count, rows, rows + count, rows + 2 * count, want, result);
