@@ -70,14 +70,16 @@ struct Piece {
     int step;
 };
 
-// Each of these takes SOME vectors of a row of a piece, from FROM on: as many sums as stay in registers with the vectors that there are.
-
+// Asks the memory for a row's worth: of the next piece, or, where one or two vectors leave nothing to do but wait, of what comes soon.
 template <int M, int SOME> static inline void ask(Piece &piece, const void *now) {
     const uint8_t *at = M < 3 ? static_cast<const uint8_t *>(now) + SOON : piece.next;
     __builtin_prefetch(at);
     if (SOME == VECTORS) __builtin_prefetch(at + 64);
     piece.next += piece.step;
 }
+
+// Each of these takes SOME vectors of a piece's rows, from FROM on: as many sums as stay in registers with the vectors that there are.
+// It works on a copy of the piece, since what is stored through a pointer might be a part of it for all that GCC knows.
 
 template <class Number, int M, int FROM, int SOME> static void dot_floats(Piece &whole, const Input *in, float (*out)[ROWS]) {
     Piece piece = whole;
@@ -158,7 +160,7 @@ template <int M> static void dot(const Matrix &matrix, Piece &piece, const Input
 // company, so that they are the same to the last bit.
 //
 // A piece of the block is read once for every few vectors. Meanwhile the memory is asked for the next piece, a part of it each time,
-// so that memory and arithmetic are busy together. One or two vectors wait for memory alone: for them it is asked for what comes soon.
+// so that memory and arithmetic are busy together.
 static void multiply(const Matrix &matrix, int index, const Input *in, int count, float (*out)[ROWS]) {
     static void (*const dots[])(const Matrix &, Piece &, const Input *, float (*)[ROWS]) = {dot<1>, dot<2>, dot<3>, dot<4>, dot<5>, dot<6>};
     const uint8_t *block = matrix.data + index * matrix.block_bytes;
