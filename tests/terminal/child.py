@@ -164,9 +164,11 @@ def main() -> None:
                 with quiet_keyboard():
                     repl.run()
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # no session is on yet, or any more
-                if given.state:
-                    told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
-                    (given.state / history.id).write_text(json.dumps(told))
+                told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
+            if given.state:  # whole at once, and not before the log is: who waits for it reads both
+                fresh = folder / "state"
+                fresh.write_text(json.dumps(told))
+                fresh.rename(given.state / history.id)
     sys.stdout.write("left\n")
 
 
