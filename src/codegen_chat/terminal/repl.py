@@ -385,12 +385,9 @@ class Repl:
 
     def _look(self) -> None:
         """Take note of what the last turn changed: names for Tab, tokens for the bar, a log that cannot be written."""
-        with suppress(CodegenChatError):
+        with suppress(CodegenChatError, KeyboardInterrupt):  # a state that takes long to build again can wait until it is needed
             self._names = tuple(self._conversation.names())
-            self._window = None
-            if self._chat.ready and self._conversation.completer:
-                completer = self._conversation.completer
-                self._window = completer.count(self._conversation.prompt_text()), completer.window
+        self._window = self._filled()
         trouble = self._conversation.history.trouble
         if trouble and trouble != self._trouble:
             self._screen.error(trouble)
@@ -398,11 +395,18 @@ class Repl:
             self._screen.note("the session is saved again, with all that had waited")
         self._trouble = trouble
 
+    def _filled(self) -> tuple[int, int] | None:
+        """Return the prompt's tokens and those that the window holds; None while that cannot be known."""
+        completer = self._conversation.completer
+        with suppress(CodegenChatError):  # it could not be loaded, or what is pinned leaves no room
+            if completer and self._chat.ready:
+                return completer.count(self._conversation.prompt_text()), completer.window
+        return None
+
     def _bar(self) -> str:
         """Return the bottom line: what matters most first, and no more than fits."""
         turns = len(self._conversation.turns)
-        if self._window is None and self._chat.ready:
-            self._look()  # it has just loaded
+        self._window = self._window or self._filled()  # it may just have loaded
         parts = [self._chat.title]
         speed = f", {self._speed:.0f}/s" if self._speed else ""
         parts += [f"{self._window[0]}/{self._window[1]} tokens{speed}"] if self._window else []
