@@ -19,7 +19,7 @@ from codegen_chat.choose import Ran
 from codegen_chat.drawing import Drawing
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.events import Committed, Events, Evicted, Executed, Notice, Replayed
-from codegen_chat.guard import blank
+from codegen_chat.guard import blank, is_code
 from codegen_chat.guard import guard as guarding
 from codegen_chat.literals import copying
 from codegen_chat.making import Making, Options
@@ -77,6 +77,11 @@ class Conversation:
             return []
         listed = namespace.evaluate(self.history.head, f"[name for name in dir({expression}) if name[:1] != '_']").typed_value
         return [name for name in listed.data if isinstance(name, str)] if listed and isinstance(listed.data, list) else []
+
+    def is_code(self, text: str) -> bool:
+        """Whether a person's words can only be meant as Python: a program over what is alive now."""
+        namespace = self._namespace()
+        return namespace is not None and is_code(text, namespace.names(self.history.head))
 
     def file(self, turn: Turn, name: str) -> bytes | None:
         """Return a file that a turn wrote, named as in its Execution, as it was after the turn; None where it is gone."""

@@ -139,6 +139,9 @@ class Repl:
 
     def _act(self, said: commands.Said | commands.Code | commands.Asked) -> None:
         match said:
+            case commands.Said(text, "") if self._conversation.is_code(text):
+                self._screen.note("that is Python: it runs as it is")
+                self._play(self._conversation.run_code(text))
             case commands.Said(text, given) if text.strip() or given.strip():
                 self._play(self._conversation.run(text, given=given), wait=True)
             case commands.Code(code, text):
