@@ -181,6 +181,7 @@ def test_what_is_no_program_does_not_begin_to_run(kernel: Kernel, end: str) -> N
     assert (execution.status, execution.stdout) == ("error", "")
     assert execution.failure is not None
     assert (execution.failure.type, execution.failure.line) == ("SyntaxError", 2)
+    assert "<turn" not in execution.failure.message
 
 
 def test_prints_are_kept_as_data(kernel: Kernel) -> None:

@@ -33,6 +33,8 @@ def test_own_code_and_vars(terminal: Open) -> None:
     screen.type("nums\rnp.sum(nums)\r")  # who forgets the sign means no words
     screen.until(r"^> nums\n· that is Python: it runs as it is\n= \[1, 2, 3\]$")
     screen.until(r"^> np.sum\(nums\)\n· that is Python: it runs as it is\n= .*6")
+    screen.type("undo\r")
+    screen.until(r"^! `undo` alone is not sent: did you mean /undo\?$")
     screen.type("Sum nums\r")
     screen.until(r"^said = 'Sum nums'$")
 

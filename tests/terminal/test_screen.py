@@ -233,6 +233,18 @@ def test_candidates_fit_the_width(width: int, across: int) -> None:
     assert max(len(re.findall("candidate ", line)) for line in lines) == across
 
 
+def test_the_words_of_a_failure_stay_whole_beside_others() -> None:
+    failure = Failure("AttributeError", "'DataFrame' object has no attribute 'savefig'", 1, "")
+    failed = [Turn(name, None, "", f"{name}.savefig()", execution=Execution("error", failure=failure)) for name in "ab"]
+    lines = [line.plain for line in side_by_side(failed, None, 100, "bw")]
+    assert [line[51:] for line in lines[2:4]] == ["-> AttributeError: 'DataFrame' object has no", "  attribute 'savefig'"]
+
+
+def test_no_code_is_not_offered_to_run() -> None:
+    wrote_none = Turn("t", None, "words", "# words", completion=Completion("# words", "stop"), accepted=False)
+    assert drawn(Committed(wrote_none), hints=True) == "· not run, not kept; /retry answers again, or say it in other words\n"
+
+
 def test_after_a_failure_only_the_kept_answer_is_shown() -> None:
     first = (Delta("bad\n"), Completed(Completion("bad", "stop")), Executed(BAD.execution or Execution("ok"), 0), Fallback(2))
     drawn_more = (Delta("worse\n", 1), Completed(Completion("worse\n", "stop"), 1), Delta("good\n", 2))

@@ -142,6 +142,8 @@ class Repl:
             case commands.Said(text, "") if self._conversation.is_code(text):
                 self._screen.note("that is Python: it runs as it is")
                 self._play(self._conversation.run_code(text))
+            case commands.Said(text, "") if f"/{text.lower()}" in commands.NAMES:
+                raise UsageError(f"`{text}` alone is not sent: did you mean /{text.lower()}?")
             case commands.Said(text, given) if text.strip() or given.strip():
                 self._play(self._conversation.run(text, given=given), wait=True)
             case commands.Code(code, text):

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from codegen_chat.events import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.guard import blank
 from codegen_chat.prompt import Window
 from codegen_chat.terminal import views
 from codegen_chat.terminal.printing import Code, Printed, put, visible
@@ -244,7 +245,9 @@ class Screen:
                 else ("; /edit lets you change it, /fix asks the model to")
             )
         elif self._hints and turn.text:
-            again = "; /retry answers again, or say it in other words" + ("" if turn.execution else "; /pick 1 runs it")
+            again = "; /retry answers again, or say it in other words" + (
+                "" if turn.execution or blank(turn.code) else "; /pick 1 runs it"
+            )
         self.note(f"{'not kept' if turn.execution else 'not run, not kept'}{again}")
 
     def _replayed(self, number: int, before: Turn, after: Turn) -> None:
@@ -281,7 +284,7 @@ class Screen:
         self.lines([line])
         lines = code.splitlines()
         if execution.failure and 0 < execution.failure.line <= len(lines):
-            line_of_code = views.shorten(lines[execution.failure.line - 1].strip(), 100)
+            line_of_code = views.shorten(lines[execution.failure.line - 1].strip(), max(min(self.console.width - 10, 100), 20))
             self.say(f"  line {execution.failure.line}: {line_of_code}", "red")
         if execution.truncated:
             self.note(f"{execution.truncated} characters of output over the limit were dropped")

@@ -110,16 +110,9 @@ def _cell(candidates: Sequence[Turn], numbers: list[int], kept: str | None, widt
         lines.append(Text(f"… {len(code) - CODE_LINES} more lines", "dim"))
     result = said(execution) if execution else ""
     if result:
-        lines.append(Text(f"-> {shorten(result, 2 * width - 4)}", "red" if execution and execution.failure else ""))
-    return [part for line in lines for part in (_folded(line, width) if line is lines[-1] else [line])] + [Text()]
-
-
-def _folded(line: Text, width: int) -> list[Text]:
-    """Break a line that is wider than its place in two."""
-    if line.cell_len <= width:
-        return [line]
-    first = len(set_cell_size(line.plain, width).rstrip())
-    return [line[:first], line[first:]]
+        style = "red" if execution and execution.failure else ""
+        lines += broken(Text(f"-> {shorten(result, 2 * width - 8)}", style), width)
+    return [*lines, Text()]
 
 
 # ---------------------------------------------------------------- the window
