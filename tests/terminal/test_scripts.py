@@ -31,6 +31,7 @@ LINES = (
     "slowly\r",
     "A function.\n>>? def f{n}():\r",
     "What is @a{n}?\r",
+    "a{n}\r",
     "half a line",
     "\x1b[200~>>> b = 1\r... c = 2\x1b[201~\r",
     "/undo\r",

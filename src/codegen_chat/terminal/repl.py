@@ -84,6 +84,7 @@ class Repl:
         self._window: tuple[int, int] | None = None
         self._speed = 0.0
         self._trouble: str | None = None
+        self._warned = False
         self._names: Iterable[str] = ()
         self._banner = banner
         self._line = line
@@ -123,10 +124,10 @@ class Repl:
         try:
             said = commands.read(self._line.read(lambda: self._chat.ready))
             if said == commands.Asked("/exit"):
-                return False
+                return self._stays()
             self._act(said)
         except EOFError:
-            return False
+            return self._stays()
         except CodegenChatError as error:
             with _whole():
                 self._screen.abandon()
@@ -135,6 +136,14 @@ class Repl:
             with _whole():
                 self._line.forget()
                 self._screen.abandon()
+        return True
+
+    def _stays(self) -> bool:
+        """Keep who would lose something by leaving, once: the file lags behind, and memory goes."""
+        self._warned, warned = True, self._warned
+        if warned or not self._conversation.history.trouble:
+            return False
+        self._screen.error("the last turns are not saved: make room, /export FILE elsewhere, or /exit once more to lose them")
         return True
 
     def _act(self, said: commands.Said | commands.Code | commands.Asked) -> None:
