@@ -298,11 +298,9 @@ class Repl:
         """Let the person change a turn: its words, and the model answers anew; or its code, and that runs."""
         conversation = self._conversation
         turns, latest = conversation.turns, conversation.candidates
-        number = commands.number(argument, "/edit takes the number of a turn") if argument else len(turns)
+        number = commands.number(argument, "/edit takes the number of a turn") if argument else len(turns) or 1
         failed = next((turn for turn in latest if not argument and not turn.accepted), None)
-        if failed is None and not 1 <= number <= len(turns):
-            raise UsageError(f"there is no turn {argument}: /show lists {len(turns)}" if argument else "there is no turn yet")
-        before = failed or turns[number - 1]
+        before = failed or conversation.numbered(number)
         text = self._line.read(lambda: self._chat.ready, default=commands.written(before.text, before.code))
         said = commands.read(text)
         if said == commands.read(commands.written(before.text, before.code)):
@@ -355,11 +353,10 @@ class Repl:
     def _show(self, argument: str) -> None:
         turns = self._conversation.history.transcript if argument == "all" else self._conversation.turns
         if argument not in {"", "all"}:
-            number = commands.number(argument, "/show takes the number of a turn, or all", len(turns))
-            self._screen.turn(number, turns[number - 1], whole=True)
+            number = commands.number(argument, "/show takes the number of a turn, or all")
+            self._screen.turn(number, self._conversation.numbered(number), whole=True)
             return
-        for number, turn in enumerate(turns, 1):
-            self._screen.turn(number, turn)
+        self._screen.turns(turns)
         if not turns:
             self._screen.note("no turns yet")
 

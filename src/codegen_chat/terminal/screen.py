@@ -96,9 +96,9 @@ class Screen:
         """Print what went wrong, and what to do."""
         self.lines(Text(line, "red") for line in visible(f"! {text}").split("\n"))
 
-    def words(self, number: int, text: str) -> None:
-        """Print the words, or the person's own code, of a turn that was not typed here."""
-        self.say(f"[{number}] {text}", "bold")
+    def words(self, number: int | None, text: str) -> None:
+        """Print the words, or the person's own code, of a turn that was not typed here; None: no command knows it by a number."""
+        self.say(f"[{number or '-'}] {text}", "bold")
 
     def code(self, code: str) -> None:
         """Print a whole piece of code, highlighted."""
@@ -118,19 +118,26 @@ class Screen:
         for finding in findings:
             self.lines([Text(f"{'ok' if finding.holds else 'NO':<3} {visible(finding.what)}", "" if finding.holds else "red")])
 
-    def turn(self, number: int, turn: Turn, *, whole: bool = False) -> None:
+    def turn(self, number: int | None, turn: Turn, *, whole: bool = False) -> None:
         """Print a turn that happened before; `whole`: every line of its output, and where it failed in full."""
         self.words(number, turn.text or ("your first lines" if turn.given else "your own code"))
         self.code(turn.code)
         if turn.execution:
             self._output.whole = whole
-            self._output.rest = "" if whole else f"; /show {number} shows them" if self._hints else ""
+            self._output.rest = f"; /show {number} shows them" if self._hints and number and not whole else ""
             self._result(turn.execution, turn.code, output=True)
             self._output.whole = False
         if whole and turn.execution and turn.execution.failure:
             self.say(turn.execution.failure.traceback.rstrip(), "red")
         if not turn.accepted:
             self.note("not kept")
+
+    def turns(self, turns: Iterable[Turn]) -> None:
+        """Print turns that happened before; those that are not kept have no number."""
+        number = 0
+        for turn in turns:
+            number += turn.accepted
+            self.turn(number if turn.accepted else None, turn)
 
     def candidates(self, candidates: Iterable[Turn], kept: str | None) -> None:
         """Print candidates beside one another."""
@@ -179,6 +186,8 @@ class Screen:
                 self._code.end()
                 self._output.feed(text, "yellow" if stream == "stderr" else "")
             case Executed(execution, candidate):
+                if execution.status != "ok":
+                    self._output.rest = ""  # it has no number to be shown by
                 self.abandon()
                 self._shown.setdefault(candidate, _Shown()).execution = execution
             case Several(samples):
@@ -272,10 +281,11 @@ class Screen:
             self._output.feed(f"= {execution.value}")
             self._output.end()
         line = Text("· " + views.took(execution), style="dim" if execution.status == "ok" else "red")
-        if execution.failure:
+        if execution.status in _ADVICE:
+            at_once = self._hints and execution.status == "timeout"
+            line.append(f": {'/set timeout=SECONDS allows more' if at_once else _ADVICE[execution.status]}")
+        elif execution.failure and execution.status != "interrupted":
             line.append(visible(f": {execution.failure.type}: {execution.failure.message}".rstrip(": ")))
-        elif execution.status in _ADVICE:
-            line.append(f": {_ADVICE[execution.status]}")
         for change in execution.changes[:8]:
             line.append(", ", "dim")
             line.append(visible(_changed(change)), _STYLES[change.kind])
