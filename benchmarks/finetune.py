@@ -32,7 +32,8 @@ from codegen_chat.models import load
 from codegen_chat.prompt import HEADER, code, conversation_stop, render
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import History
-from codegen_chat.train.curriculum.sessions import Curriculum, Step
+from codegen_chat.train.curriculum.sessions import Curriculum
+from codegen_chat.train.curriculum.state import Step
 from codegen_chat.train.data import Documents, cut, document
 from codegen_chat.train.trainer import loss_of
 from codegen_chat.turn import Prompt, Sampling, Turn, last_execution

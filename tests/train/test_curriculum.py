@@ -11,17 +11,12 @@ from random import Random
 import pytest
 
 from codegen_chat.train.curriculum.grammar import Entry, combine, entries, expand, operation, stories
-from codegen_chat.train.curriculum.sessions import (
-    Curriculum,
-    State,
-    Variable,
-    explodes,
-    fill_story,
-    operate,
-    spoken_literal,
-    typo,
-)
+from codegen_chat.train.curriculum.sessions import Curriculum
 from codegen_chat.train.curriculum.sources import SOURCES, accepts, fits, source
+from codegen_chat.train.curriculum.state import State, Variable
+from codegen_chat.train.curriculum.story import fill_story, tell
+from codegen_chat.train.curriculum.turns import explodes, operate
+from codegen_chat.train.curriculum.wording import spoken_literal, typo
 
 TRIES = 60
 TABLE = {"name": ["Ann", "Bob"], "age": [31, 7], "city": ["Oslo", "Rome"], "price": [3.5, 2.0], "score": [50, 90], "qty": [2, 5]}
@@ -85,7 +80,7 @@ def test_every_story_runs_to_its_end(curriculum: Curriculum) -> None:
     broken = []
     for story in curriculum.stories:
         state = State(Random(3))
-        curriculum.story(state, story)
+        tell(state, story)
         if len(state.steps) < sum(not turn.optional for turn in story):
             broken.append(story[0].words[0])
     assert not broken

@@ -15,7 +15,8 @@ import numpy as np
 
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.prompt import HEADER, block, comment
-from codegen_chat.train.curriculum.sessions import Curriculum, Step
+from codegen_chat.train.curriculum.sessions import Curriculum
+from codegen_chat.train.curriculum.state import Step
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from codegen_chat.errors import SessionError, UsageError
 from codegen_chat.session.history import History
-from codegen_chat.train.curriculum.sessions import Step
+from codegen_chat.train.curriculum.state import Step
 from codegen_chat.train.data import Documents, document
 
 if TYPE_CHECKING:

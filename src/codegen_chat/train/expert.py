@@ -22,7 +22,8 @@ from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.prompt import HEADER, code, conversation_stop, render
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session.history import new_id
-from codegen_chat.train.curriculum.sessions import Curriculum, Step
+from codegen_chat.train.curriculum.sessions import Curriculum
+from codegen_chat.train.curriculum.state import Step
 from codegen_chat.turn import Execution, Turn, last_execution
 
 SEED = -2
