@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
-"""Seconds until a test gives up; nothing waits this long unless it is broken (a crowded machine stood still for a minute once)."""
+"""Seconds until a test gives up; nothing waits this long unless it is broken (a crowded machine once stood still for one)."""
 
 
 class Terminal:
