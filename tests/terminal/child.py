@@ -150,7 +150,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.disk, resource.RLIM_INFINITY))
     settings = replace(Settings(), plain=given.plain).updated(dict(pair.split("=") for pair in given.set), "--set")
     sessions = folder / "sessions"
-    with Kernel.start() as kernel:
+    with Kernel.start(imports=("numpy",)) as kernel:
         for number in range(given.sessions):
             goes_on = given.c and not number
             history = History.open(newest(sessions)) if goes_on else History.create(sessions, {"model": "scripted"})

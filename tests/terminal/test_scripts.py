@@ -118,7 +118,7 @@ def test_whatever_is_typed_the_log_gives_it_again(home: Path, typist: int) -> No
     hands = Typist(home, random.Random(seed))
     compared = 0
     try:
-        with Kernel.start() as kernel:
+        with Kernel.start(imports=("numpy",)) as kernel:  # nothing is to run out of time
             for _ in range(SCRIPTS):
                 hands.script()
                 for state in list((home / "states").iterdir()):
