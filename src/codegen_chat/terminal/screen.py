@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -71,7 +70,8 @@ class Screen:
         self._code = Code(self.console)
         self._output = Printed(self.console)
         self._candidates = 1
-        self._shown: dict[int, _Shown] = {}
+        self._ran: Execution | None = None
+        self._rest = ""
         self._quiet = False
 
     # ------------------------------------------------------------ lines
@@ -167,8 +167,7 @@ class Screen:
         """Get ready for the events of one turn; `number` is what `/show` will know it by."""
         self._candidates = 1
         self._quiet = False
-        self._output.rest = f"; /show {number} shows them" if self._hints and number else ""
-        self._shown.clear()
+        self._rest = f"; /show {number} shows them" if self._hints and number else ""
 
     def draw(self, event: Event) -> None:
         """Draw one event of a turn."""
@@ -177,26 +176,23 @@ class Screen:
                 """Several are shown beside one another, once they have run; after a failure only the kept one."""
             case Delta(text):
                 self._code.feed(text)
-            case Completed(completion, candidate):
-                self._shown[candidate] = _Shown(completion)
+            case Completed(completion):
                 self._code.end()
                 if self._candidates == 1:
                     self.note(_stopped(completion))
             case Output(stream, text) if self._candidates == 1:
                 self._code.end()
                 self._output.feed(text, "yellow" if stream == "stderr" else "")
-            case Executed(execution, candidate):
-                if execution.status != "ok":
-                    self._output.rest = ""  # it has no number to be shown by
+            case Executed(execution):
+                self._ran = execution
+                self._output.rest = self._rest if execution.status == "ok" else ""  # only what is kept has that number
                 self.abandon()
-                self._shown.setdefault(candidate, _Shown()).execution = execution
             case Several(samples):
                 self._candidates = samples
                 self.note(f"{samples} answers are drawn and run")
             case Fallback(samples):
                 self._quiet, self._candidates = True, samples + 1
-                first = self._shown[0].execution
-                self.note(f"{first and _brief(first)}: {samples} more answers are drawn and run", "yellow")
+                self.note(f"{self._ran and _brief(self._ran)}: {samples} more answers are drawn and run", "yellow")
             case Chosen(turn, candidates, reason):
                 self._chosen(turn, candidates, reason)
             case Evicted(turns, tokens):
@@ -236,6 +232,7 @@ class Screen:
             self.note(f"none of the {len(candidates)} ran; the likeliest is candidate {number}", "yellow")
         if self._quiet:
             self.code(turn.code)
+        self._output.rest = self._rest if turn.accepted else ""
         if turn.execution:
             for text, style in ((turn.execution.stdout, ""), (turn.execution.stderr, "yellow")):
                 self._output.feed(text, style)
@@ -302,14 +299,6 @@ class Screen:
             self.note(f"files: {', '.join(execution.files)}")
         if execution.note:
             self.note(execution.note)
-
-
-@dataclass(slots=True)
-class _Shown:
-    """What is known of a candidate so far."""
-
-    completion: Completion | None = None
-    execution: Execution | None = None
 
 
 def _stopped(completion: Completion) -> str:
