@@ -62,16 +62,33 @@ static inline S pair(const int16_t *from) {
 
 // ---------------------------------------------------------------- a block of a matrix, times M vectors, added to `out`
 
-// Each of these takes SOME vectors of a block's row, from FROM on: as many sums as stay in registers with the vectors that there are.
+// Columns of a block, where they lie, and what the memory is asked for while they are multiplied, `step` bytes further each time.
+struct Piece {
+    const uint8_t *data;
+    int from, to;
+    const uint8_t *next;
+    int step;
+};
 
-template <class Number, int M, int FROM, int SOME>
-static void dot_floats(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    const Number *w = reinterpret_cast<const Number *>(block) + FROM * LANES;
+// Asks the memory for a row's worth: of the next piece, or, where one or two vectors leave nothing to do but wait, of what comes soon.
+template <int M, int SOME> static inline void ask(Piece &piece, const void *now) {
+    const uint8_t *at = M < 3 ? static_cast<const uint8_t *>(now) + SOON : piece.next;
+    __builtin_prefetch(at);
+    if (SOME == VECTORS) __builtin_prefetch(at + 64);
+    piece.next += piece.step;
+}
+
+// Each of these takes SOME vectors of a piece's rows, from FROM on: as many sums as stay in registers with the vectors that there are.
+// It works on a copy of the piece, since what is stored through a pointer might be a part of it for all that GCC knows.
+
+template <class Number, int M, int FROM, int SOME> static void dot_floats(Piece &whole, const Input *in, float (*out)[ROWS]) {
+    Piece piece = whole;
+    const Number *w = reinterpret_cast<const Number *>(piece.data) + FROM * LANES;
     F acc[M][SOME];
     UNROLLED for (int m = 0; m < M; m++)
         UNROLLED for (int v = 0; v < SOME; v++) acc[m][v] = load(out[m] + (FROM + v) * LANES);
-    for (int k = 0; k < matrix.columns; k++, w += ROWS) {
-        if (FROM == 0) __builtin_prefetch(reinterpret_cast<const uint8_t *>(w) + AHEAD);
+    for (int k = piece.from; k < piece.to; k++, w += ROWS) {
+        ask<M, SOME>(piece, w);
         F weights[SOME];
         UNROLLED for (int v = 0; v < SOME; v++) weights[v] = load(w + v * LANES);
         UNROLLED for (int m = 0; m < M; m++) {
@@ -81,6 +98,7 @@ static void dot_floats(const Matrix &matrix, const uint8_t *block, const Input *
     }
     UNROLLED for (int m = 0; m < M; m++)
         UNROLLED for (int v = 0; v < SOME; v++) store(out[m] + (FROM + v) * LANES, acc[m][v]);
+    whole.next = piece.next;
 }
 
 // Weights of BITS bits, with half of their range added so that none is negative. A lane of 16 bits holds 16 / BITS columns of a row, and
@@ -91,16 +109,19 @@ template <int BITS> static inline S unpack(const uint8_t *from, int part) {
 }
 
 template <int BITS, int M, int FROM, int SOME>
-static void dot_whole(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
+static void dot_whole(int columns_a_scale, Piece &whole, const Input *in, float (*out)[ROWS]) {
+    Piece piece = whole;
     F total[M][SOME] = {};
-    for (int start = 0, group = 0; start < matrix.columns; start += matrix.group, group++) {
-        const int end = std::min(start + matrix.group, matrix.columns);
-        const uint8_t *w = block + 4 * ROWS + FROM * 4 * LANES;
+    const uint8_t *w = piece.data + FROM * 4 * LANES;
+    for (int start = piece.from; start < piece.to; start += columns_a_scale) {
+        const int end = std::min(start + columns_a_scale, piece.to), group = start / columns_a_scale;
+        const float *scales = reinterpret_cast<const float *>(w);
+        w += 4 * ROWS;
         I acc[M][SOME];
         UNROLLED for (int m = 0; m < M; m++)
             UNROLLED for (int v = 0; v < SOME; v++) acc[m][v] = in[m].sums[group] * -(1 << (BITS - 1)) - I{};
         for (int k = start; k < end; k += 32 / BITS, w += 4 * ROWS) {
-            if (FROM == 0) __builtin_prefetch(w + AHEAD), __builtin_prefetch(w + AHEAD + 64);
+            ask<M, SOME>(piece, w);
             UNROLLED for (int part = 0; part < 16 / BITS; part++) {
                 S weights[SOME];
                 UNROLLED for (int v = 0; v < SOME; v++) weights[v] = unpack<BITS>(w + v * 4 * LANES, part);
@@ -110,40 +131,49 @@ static void dot_whole(const Matrix &matrix, const uint8_t *block, const Input *i
                 }
             }
         }
-        const float *scales = reinterpret_cast<const float *>(block) + FROM * LANES;
         for (int m = 0; m < M; m++)
             for (int v = 0; v < SOME; v++) total[m][v] += float_of(acc[m][v]) * load(scales + v * LANES);
-        block += 4 * ROWS + (end - start) * BITS / 8 * ROWS;
     }
     for (int m = 0; m < M; m++)
         for (int v = 0; v < SOME; v++) {
             float *to = out[m] + (FROM + v) * LANES;
             store(to, load(to) + total[m][v] * in[m].scale);
         }
+    whole.next = piece.next;
 }
 
-template <int M, int FROM, int SOME> static void dot_some(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    if (matrix.format == FP32) dot_floats<float, M, FROM, SOME>(matrix, block, in, out);
-    if (matrix.format == FP16) dot_floats<half, M, FROM, SOME>(matrix, block, in, out);
-    if (matrix.format == INT8) dot_whole<8, M, FROM, SOME>(matrix, block, in, out);
-    if (matrix.format == INT4) dot_whole<4, M, FROM, SOME>(matrix, block, in, out);
-    if constexpr (FROM + SOME < VECTORS) dot_some<M, FROM + SOME, SOME>(matrix, block, in, out);
+template <int M, int FROM, int SOME> static void dot_some(const Matrix &matrix, Piece &piece, const Input *in, float (*out)[ROWS]) {
+    if (matrix.format == FP32) dot_floats<float, M, FROM, SOME>(piece, in, out);
+    if (matrix.format == FP16) dot_floats<half, M, FROM, SOME>(piece, in, out);
+    if (matrix.format == INT8) dot_whole<8, M, FROM, SOME>(matrix.group, piece, in, out);
+    if (matrix.format == INT4) dot_whole<4, M, FROM, SOME>(matrix.group, piece, in, out);
+    if constexpr (FROM + SOME < VECTORS) dot_some<M, FROM + SOME, SOME>(matrix, piece, in, out);
 }
 
-template <int M> static void dot(const Matrix &matrix, const uint8_t *block, const Input *in, float (*out)[ROWS]) {
-    dot_some<M, 0, (M < 3 && LANES > 4 ? VECTORS : 2)>(matrix, block, in, out);
+constexpr int vectors_of(int m) { return m < 3 && LANES > 4 ? VECTORS : 2; }
+
+template <int M> static void dot(const Matrix &matrix, Piece &piece, const Input *in, float (*out)[ROWS]) {
+    dot_some<M, 0, vectors_of(M)>(matrix, piece, in, out);
 }
 
 // out[m][r] += row r of block `index` times in[m], for `count` vectors. A vector's sums are made in the same order in whatever
 // company, so that they are the same to the last bit.
+//
+// A piece of the block is read once for every few vectors. Meanwhile the memory is asked for the next piece, a part of it each time,
+// so that memory and arithmetic are busy together.
 static void multiply(const Matrix &matrix, int index, const Input *in, int count, float (*out)[ROWS]) {
+    static void (*const dots[])(const Matrix &, Piece &, const Input *, float (*)[ROWS]) = {dot<1>, dot<2>, dot<3>, dot<4>, dot<5>, dot<6>};
     const uint8_t *block = matrix.data + index * matrix.block_bytes;
-    for (; count >= 6; count -= 6, in += 6, out += 6) dot<6>(matrix, block, in, out);
-    if (count == 5) dot<5>(matrix, block, in, out);
-    if (count == 4) dot<4>(matrix, block, in, out);
-    if (count == 3) dot<3>(matrix, block, in, out);
-    if (count == 2) dot<2>(matrix, block, in, out);
-    if (count == 1) dot<1>(matrix, block, in, out);
+    const int wide = matrix.format < INT8 ? LONGEST : std::max(LONGEST / matrix.group, 1) * matrix.group;
+    const int times = (count + 5) / 6, each = (count + times - 1) / times;
+    const int step = (matrix.format == FP16 ? 64 : 128) * vectors_of(each) / VECTORS / times;
+    for (int from = 0; from < matrix.columns; from += wide) {
+        const int to = std::min(from + wide, matrix.columns);
+        const uint8_t *data = block + matrix.before(from);
+        const uint8_t *next = block + (to < matrix.columns ? matrix.before(to) : matrix.block_bytes);
+        Piece piece{data, from, to, next, step};
+        for (int m = 0; m < count; m += each) dots[std::min(each, count - m) - 1](matrix, piece, in + m, out + m);
+    }
 }
 
 // ---------------------------------------------------------------- the rest

@@ -31,7 +31,7 @@ namespace {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 constexpr int ROWS = 32;     // of a block
-constexpr int AHEAD = 1024;  // bytes that are asked of the memory before they are needed
+constexpr int SOON = 1024;   // bytes
 constexpr int LONGEST = 512; // columns of int8 times 16 bits whose sum is sure to stay within 32 bits; on the way it may wrap around
 
 // Sums that are to stay in registers must be in loops that are written out: GCC leaves loops of many steps to run.
@@ -65,11 +65,14 @@ struct Matrix {
     Matrix() = default;
     Matrix(Format of, int height, int wide, int columns_a_scale)
         : format(of), rows(height), columns(padded(wide, of == INT4 ? columns_a_scale : 4)), group(columns_a_scale) {
-        const size_t numbers = static_cast<size_t>(ROWS) * columns, scales = ROWS * ((columns + group - 1) / group);
-        block_bytes = format == FP32   ? numbers * 4
-                      : format == FP16 ? numbers * 2
-                      : format == INT8 ? numbers + 4 * scales
-                                       : numbers / 2 + 4 * scales;
+        block_bytes = before(columns);
+    }
+
+    // The bytes of a block's columns before this one, which begins a group.
+    size_t before(int column) const {
+        const size_t numbers = static_cast<size_t>(ROWS) * column;
+        if (format < INT8) return numbers * (format == FP32 ? 4 : 2);
+        return numbers / (format == INT8 ? 1 : 2) + 4 * ROWS * ((column + group - 1) / group);
     }
 
     int blocks() const { return (rows + ROWS - 1) / ROWS; }
@@ -315,7 +318,7 @@ struct Model {
         embedding.columns = width;
         embedding.block_bytes = format == FP32 ? 4 * width : format == FP16 ? 2 * width : 4 + width;  // int8 with the row's scale
         embedding.data = reinterpret_cast<uint8_t *>(bytes);
-        bytes += embedding.block_bytes * embedding.rows + AHEAD + 64;
+        bytes += embedding.block_bytes * embedding.rows;
         weights = Pages(bytes, true);
         for (auto &layer : layers)
             for (auto *matrix : {&layer.qkv, &layer.fc_in, &layer.out, &layer.fc_out}) locate(*matrix);
@@ -363,6 +366,12 @@ struct Model {
         return past_matrix(size(), end - begin, block, past(which, layer, of) + key_bytes() + begin * ROWS * past_number());
     }
 
+    // Asks the memory for what `remember` will write a key to: a line for each number of it.
+    void ask(int which, int layer, int of, int position) const {
+        const Matrix k = keys(which, layer, of);
+        for (size_t at = 0; at < k.block_bytes; at += 64) __builtin_prefetch(k.data + position / ROWS * k.block_bytes + at);
+    }
+
     // Writes the key and the value of one position of a head.
     void remember(int which, int layer, int of, int position, const float *key, const float *value) {
         const Matrix k = keys(which, layer, of), v = values(which, layer, of, 0, 0);
@@ -398,8 +407,7 @@ namespace {
 
 // Where the weights of a row's columns from `start` on lie, after their scale is written. See kernels.h for the order.
 uint8_t *place(Matrix &matrix, int row, int start, float scale) {
-    const size_t before = 4 * ROWS * (start / matrix.group) + static_cast<size_t>(start) * ROWS * (matrix.format == INT4 ? 4 : 8) / 8;
-    uint8_t *group = matrix.data + row / ROWS * matrix.block_bytes + before;
+    uint8_t *group = matrix.data + row / ROWS * matrix.block_bytes + matrix.before(start);
     std::memcpy(group + row % ROWS * 4, &scale, 4);
     return group + 4 * ROWS + row % ROWS * 4;
 }
@@ -470,6 +478,7 @@ struct Inputs {
 
 constexpr double ALONE = 2e5;  // products below which a phase is left to one thread: it takes 5 us, and handing over to another some 2
 constexpr int QUERIES = 12;  // tokens that meet the keys together
+constexpr int RUN = 4;  // blocks that are a task together, so that the next one can be asked of the memory meanwhile
 constexpr int TILE = 48;  // vectors that a block is multiplied with at a time: their results stay in the first cache
 
 void rotate(float *head, const float *sin, const float *cos, int half) {
@@ -540,6 +549,11 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
             kernels.round_input(matrix, inputs.rows[m]);
         });
     };
+    const auto run_blocks = [&](int blocks, bool by_one, const auto &use) {
+        model.pool.run((blocks + RUN - 1) / RUN, by_one, [&](int task) {
+            for (int block = task * RUN; block < std::min(blocks, task * RUN + RUN); block++) use(block);
+        });
+    };
     // Runs `use(first row of the block, m, its ROWS results)` for the blocks from `from` on of a matrix.
     const auto multiply = [&](const Matrix &matrix, int block, const Inputs &inputs, const auto &use) {
         for (int start = 0; start < count; start += TILE) {
@@ -558,29 +572,32 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
             kernels.normalise(&x[m * wide], layer.ln_weight.data(), layer.ln_bias.data(), shape.epsilon, width, to);
         });
         const int qkv_blocks = layer.qkv.blocks();
-        model.pool.run(qkv_blocks + layer.fc_in.blocks(), alone(static_cast<double>(width) * (3 * width + inner)), [&](int task) {
-            if (task < qkv_blocks)
-                multiply(layer.qkv, task, normal, [&](int row, int m, const float *from) {
+        run_blocks(qkv_blocks + layer.fc_in.blocks(), alone(static_cast<double>(width) * (3 * width + inner)), [&](int block) {
+            if (block < qkv_blocks)
+                multiply(layer.qkv, block, normal, [&](int row, int m, const float *from) {
                     std::memcpy(&qkv[m * stride + row], from, 4 * ROWS);
                 });
             else
-                multiply(layer.fc_in, task - qkv_blocks, normal, [&](int row, int m, float *from) {
+                multiply(layer.fc_in, block - qkv_blocks, normal, [&](int row, int m, float *from) {
                     kernels.gelu(from, &layer.in_bias[row], ROWS);
                     std::memcpy(hidden.rows[m].exact + row, from, 4 * std::min(ROWS, inner - row));
                 });
         });
-        model.pool.run(heads, alone(8.0 * width), [&](int h) {
+        const auto remember = [&](int h) {
             for (int m = 0; m < count; m++) {
                 const int at = positions[m];
+                if (m + 1 < count && which[m + 1]) model.ask(which[m + 1], l, h, positions[m + 1]);
                 float *q = &qkv[m * stride + h * size], *k = q + width, *v = k + width;
                 rotate(q, &model.sines[at * half], &model.cosines[at * half], half);
                 rotate(k, &model.sines[at * half], &model.cosines[at * half], half);
                 model.remember(which[m], l, h, at, k, v);
             }
-        });
+        };
         const int tiles = (count + QUERIES - 1) / QUERIES;
+        if (tiles > 1) model.pool.run(heads, false, remember);
         model.pool.run(heads * tiles, alone(2.0 * width * (positions[count - 1] + 1)), [&](int task) {
             const int h = task % heads, m = task / heads * QUERIES;
+            if (tiles == 1) remember(h);
             attend(model, l, h, std::min(QUERIES, count - m), which + m, positions + m, &qkv[m * stride + h * size], stride,
                    attended.rows[m].exact + h * size, attended.stride);
         });
@@ -607,7 +624,7 @@ void run(Model &model, int count, const int32_t *tokens, const int32_t *which, c
         std::memcpy(last.rows[m].exact, &states[static_cast<size_t>(m) * width], 4 * width);
         kernels.round_input(model.head, last.rows[m]);
     }
-    model.pool.run(model.head.blocks(), rows * static_cast<double>(width) * shape.vocabulary < ALONE, [&](int block) {
+    run_blocks(model.head.blocks(), rows * static_cast<double>(width) * shape.vocabulary < ALONE, [&](int block) {
         for (int start = 0; start < rows; start += TILE) {
             const int some = std::min(TILE, rows - start), columns = std::min(ROWS, shape.vocabulary - block * ROWS);
             float results[TILE][ROWS];
@@ -630,7 +647,7 @@ bool agrees(const Kernels &with) {
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-4f * (1 + std::fabs(b)); };
     for (const Format format : {FP32, FP16, INT8, INT4}) {
         Matrix matrix(format, ROWS, wide, 32);
-        std::vector<uint8_t> memory(matrix.bytes() + AHEAD);
+        std::vector<uint8_t> memory(matrix.bytes());
         matrix.data = memory.data();
         std::vector<float> row(wide);
         for (int r = 0; r < ROWS; r++) {
@@ -762,8 +779,9 @@ int codegen_branch(Model *model, int count, int shared) {
     }
 }
 
-// Runs `count` tokens: `rows` has the tokens, then for each the number of its cache, then its position in it. Cache 0 is the main one, i + 1 branch i, which goes on from the positions
-// that are shared. All are of the main one, and then in order, or each is of another branch. `want` 0: logits (V) of the last; 1: logits (count, V); 2: hidden states (count, C). 0: no memory.
+// Runs `count` tokens: `rows` has the tokens, then for each the number of its cache, then its position in it. Cache 0 is the main one,
+// i + 1 branch i, which goes on from the positions that are shared. All are of the main one, and then in order, or each is of
+// another branch. `want` 0: logits (V) of the last; 1: logits (count, V); 2: hidden states (count, C). 0: no memory.
 int codegen_run(Model *model, int count, const int32_t *rows, int want, float *result) {
     try {
         run(*model, count, rows, rows + count, rows + 2 * count, want, result);

@@ -12,7 +12,6 @@ import platform
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Self
 
@@ -77,6 +76,8 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Say what holds on this machine: Python, the sandbox's walls, the model, the folders. It takes seconds."""
+    from importlib import metadata  # noqa: PLC0415  it takes a tenth of a session's start
+
     version = f"codegen-chat {metadata.version('codegen-chat')}, python {platform.python_version()}, {sys.platform}"
     yield Finding(holds=True, what=version)
     *layers, together = probe()
@@ -168,7 +169,10 @@ class Session:
             "device": wanted.device,
             "seed": wanted.seed,
         }
-        # The sandbox first: its processes are started before torch is in this one.
+        if not isinstance(model, Loading):
+            given = model
+            model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            model.begin()
         kernel, unsafe = sandbox(wanted, imports=["numpy"], unsafe=unsafe_exec)  # as a conversation's header does
         if kernel is not None:
             facts["sandbox"] = {"tier": kernel.tier, "read": [*kernel.grants.read], "write": [*kernel.grants.write]}
@@ -178,10 +182,6 @@ class Session:
             if kernel is not None:
                 kernel.close()
             raise
-        if not isinstance(model, Loading):
-            given = model
-            model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
-            model.begin()
         session = cls(wanted, history, kernel, unsafe, model)
         if resume is not None:
             session._resume(facts)

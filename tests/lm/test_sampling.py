@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -105,6 +105,31 @@ def test_a_draw_has_the_probability_that_it_says(
     assert shares[token] > 0
     assert logprob <= 0
     assert draw(logits, sampling, np.random.default_rng(seed)) == (token, logprob)
+
+
+@given(some_logits, st.floats(0, 2), st.floats(0.01, 3), st.floats(0, 0.999), st.integers(0, 50))
+def test_top_p_keeps_what_sorting_everything_keeps(
+    logits: NDArray[np.float32], spread: float, temperature: float, top_p: float, top_k: int
+) -> None:
+    logits = np.sin(logits) * np.float32(spread)  # near each other
+    scores = logits - logits.max()
+    shares = probabilities(scores, Sampling(temperature, top_k=top_k))
+    ordered = np.argsort(-shares, kind="stable")
+    reached = np.cumsum(shares[ordered])
+    count = 1 + int(reached.searchsorted(top_p))
+    assume(np.abs(reached - top_p).min() > 1e-12)  # sums in another order differ by less
+    wanted = np.zeros(len(shares))
+    wanted[ordered[:count]] = shares[ordered[:count]]
+    assert probabilities(scores, Sampling(temperature, top_p, top_k)) == pytest.approx(wanted / wanted.sum(), rel=1e-12, abs=0)
+
+
+def test_of_equal_shares_top_p_keeps_the_first_ids() -> None:
+    logits = np.zeros(1000, dtype=np.float32)
+    logits[::3] = 0.001
+    kept = probabilities(logits, Sampling(1.0, top_p=0.5)) > 0
+    assert kept[::3].all()
+    others = np.delete(kept, np.arange(0, 1000, 3))
+    assert np.flatnonzero(others).tolist() == list(range(166))
 
 
 def test_top_p_and_top_k_agree_with_transformers() -> None:

@@ -5,17 +5,17 @@ Layers, heads and tokens are counted from 0, as in the arrays; turns from 1, as 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from codegen_chat.errors import UsageError
 from codegen_chat.prompt import HEADER, comment
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from codegen_chat.turn import Turn
@@ -83,6 +83,8 @@ class Attention:
 
         `weights` (T, T) are those of `mean`.
         """
+        import numpy as np  # noqa: PLC0415  every session imports this module, few look back
+
         asked = weights[part.asking].mean(axis=0)
         shares: NDArray[np.float32] = np.add.reduceat(asked, [each.start for each in self.parts])
         return shares
@@ -109,12 +111,12 @@ def split(text: str) -> Iterator[Piece]:
 
 def parts(pieces: Sequence[Piece], tokens: Sequence[bytes]) -> tuple[Part, ...]:
     """Find the tokens of each piece. A token belongs where its first byte lies; a piece in which none begins is no part."""
-    begins = np.array([0, *accumulate(map(len, tokens))])[:-1]
+    begins = [0, *accumulate(map(len, tokens))][:-1]
     found: list[Part] = []
     offset = start = 0
     for turn, kind, text in pieces:
         offset += len(text.encode("utf-8", "replace"))
-        end = int(np.searchsorted(begins, offset))
+        end = bisect_left(begins, offset)
         if end > start:
             found.append(Part(turn, kind, start, end))
         start = end

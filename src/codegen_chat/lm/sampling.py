@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PAPER = Sampling(temperature=0.2, top_p=0.95)
 """The sampling of the paper's multi-turn benchmark: the default of a checkpoint that does not say otherwise."""
 
+_ONE = np.float64(1).view(np.int64)
+"""The bits of 1.0: those of positive floats are in the order of the floats."""
+
 NOTHING: Mapping[int, float] = MappingProxyType({})
 """No token is favoured."""
 
@@ -90,21 +93,24 @@ def probabilities(scores: NDArray[np.floating], sampling: Sampling) -> NDArray[n
 def _possible(scores: NDArray[np.floating], sampling: Sampling) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the ids that may be drawn, in order, and their shares, which need not make 1. The largest score is 0.
 
-    A vocabulary of 50,000 is soon cut to a few: all of it takes longer to sort than a model's token to compute.
+    A vocabulary of 50,000 takes longer to sort than a model's token to compute. So shares are added up in bins, largest first, of
+    those that agree in their exponent and four bits more, and only the bin in which top_p is reached is sorted.
     """
     # Below e to the power of -45 a whole vocabulary has less of the sum than float64 can tell.
     possible = np.flatnonzero(scores > -45 * sampling.temperature)
-    shares = np.exp(scores[possible].astype(np.float64) / sampling.temperature)
+    shares = np.exp2(scores[possible] / np.float64(sampling.temperature * math.log(2)))  # exp takes half as long again
     if 0 < sampling.top_k < len(shares):
-        kept = shares >= np.partition(shares, -sampling.top_k)[-sampling.top_k]
+        kept = np.flatnonzero(shares >= np.partition(shares, -sampling.top_k)[-sampling.top_k])
         possible, shares = possible[kept], shares[kept]
     if sampling.top_p < 1:
-        total = shares.sum()
-        some = shares[shares >= (1 - sampling.top_p) * total / len(shares)]  # the others are less than what is left out
-        ordered = np.sort(some)[::-1]
-        count = min(len(ordered), 1 + int(np.searchsorted(np.cumsum(ordered), sampling.top_p * total)))
-        least = ordered[count - 1]
-        kept = shares >= least
-        kept[np.flatnonzero(shares == least)[count - np.count_nonzero(shares > least) :]] = False  # of equals, the first ids
+        bins = _ONE - shares.view(np.int64) >> 48
+        sums = np.bincount(bins, shares).cumsum()
+        wanted = sampling.top_p * sums[-1]
+        last = int(sums.searchsorted(wanted))
+        within = np.flatnonzero(bins == last)
+        within = within[np.argsort(-shares[within], kind="stable")]  # of equals, the first ids
+        upto = shares[within].cumsum() + (sums[last - 1] if last else 0)
+        bins[within[1 + upto.searchsorted(wanted) :]] = last + 1
+        kept = np.flatnonzero(bins <= last)
         possible, shares = possible[kept], shares[kept]
     return possible, shares
