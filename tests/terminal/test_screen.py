@@ -255,8 +255,8 @@ def test_what_ran_too_long_is_said_so_and_its_output_has_no_number() -> None:
     assert views.said(late.execution) == "timeout"
     good = Execution("ok", stdout="1\n" * 60)
     kept = Turn("k", None, "", "once()", execution=good)
-    for event in (Executed(late.execution), Fallback(1), Executed(good, 1), Chosen(kept, (late, kept))):
-        screen.draw(event)
+    for further in (Executed(late.execution), Fallback(1), Executed(good, 1), Chosen(kept, (late, kept))):
+        screen.draw(further)
     assert "· 10 lines left out; /show 3 shows them\n" in stream.getvalue()
     screen.turns((GOOD, late, GOOD))
     assert re.findall(r"^\[.\]", stream.getvalue(), re.MULTILINE) == ["[1]", "[-]", "[2]"]
