@@ -98,9 +98,17 @@ def test_every_rule_decides_and_gives_its_reason() -> None:
 
 
 def test_the_reason_says_where_there_was_nothing_to_choose() -> None:
-    assert choose_among([Ran(said("1\n"), count=4)]) == Choice(0, "all 4 did the same")
+    assert choose_among([Ran(said("1\n"), count=4)]) == Choice(0, "all 4 wrote the same program")
+    assert choose_among([Ran(said("1\n"))]) == Choice(0, "no other ran")
     assert choose_among([Ran(said("1\n")), Ran(said("2\n"))]) == Choice(0, "it came first")
     assert choose_among([Ran(said(status="error")), Ran(said(status="error"))]) == Choice(0, "none of them ran")
+
+
+def test_functions_that_nobody_called_are_not_said_to_be_the_same() -> None:
+    defined = said("", None, "f")
+    assert choose_among([Ran(defined, logprob=-2.0), Ran(defined, count=2)]) == Choice(1, "no result tells the 3 apart")
+    one_holds = [Ran(defined), Ran(defined, examples=1), Ran(said(status="error"))]
+    assert choose_among(one_holds) == Choice(1, "the examples in the words hold")
 
 
 @pytest.mark.parametrize(

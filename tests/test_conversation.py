@@ -27,6 +27,23 @@ def talk(*answers: str, options: Options | None = None, window: int = 100_000, s
     return Conversation(completer, FakeExecutor(), History.memory(), options)
 
 
+class InterruptedBuilding(FakeExecutor):
+    """A Ctrl-C ends each of these programs once."""
+
+    def __init__(self, *programs: str) -> None:
+        super().__init__()
+        self.interrupts = list(programs)
+
+    def execute(
+        self, code: str, *, parent: str | None, turn: str | None, timeout: float | None = None
+    ) -> Generator[Output | Execution, None, None]:
+        if code not in self.interrupts:
+            yield from super().execute(code, parent=parent, turn=turn, timeout=timeout)
+            return
+        self.interrupts.remove(code)
+        yield Execution("interrupted")
+
+
 def model(conversation: Conversation) -> FakeCompleter:
     assert isinstance(conversation.completer, FakeCompleter)
     return conversation.completer
@@ -381,6 +398,23 @@ def test_other_branches_are_built_again_after_a_resume() -> None:
     again.fork(1)
     again.switch(1)
     assert again.names() == {"x": "5", "y": "2"}
+
+
+def test_a_state_whose_building_was_interrupted_is_built_at_the_next_look() -> None:
+    conversation = talk("x = 1\n", "y = 2\n", "z = 3\n")
+    for words in ("One.", "Two.", "Three."):
+        list(conversation.run(words))
+    executor = InterruptedBuilding("z = 3")
+    again = Conversation(None, executor, conversation.history)
+    assert [execution.status for execution in again.resume()] == ["ok", "ok", "interrupted"]
+    assert again.names() == {"x": "1", "y": "2", "z": "3"}
+    again.fork(1)
+    again.resume()
+    again.switch(1)
+    executor.interrupts = ["y = 2"]
+    with pytest.raises(KeyboardInterrupt):
+        again.names()
+    assert again.names() == {"x": "1", "y": "2", "z": "3"}
 
 
 def test_fix_tells_the_model_what_went_wrong() -> None:

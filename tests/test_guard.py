@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen_chat.guard import blank, guard
+from codegen_chat.guard import blank, guard, is_code
 
 accept = guard({"nums", "np"})
 
@@ -163,3 +163,47 @@ def test_comments_alone_do_nothing(code: str) -> None:
 @pytest.mark.parametrize("code", ["x", "# a\npass", "'''doc'''"])
 def test_anything_else_does_something(code: str) -> None:
     assert not blank(code)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nums",
+        " nums\n",
+        "len(nums)",
+        "nums[0] + 1",
+        "np.mean(nums)",
+        "print('hello')",
+        "x = 5",
+        "nums.append(4)\nnums",
+        "for n in nums:\n    print(n)",
+        "2 + 2",
+    ],
+)
+def test_words_that_are_python_and_nothing_else(text: str) -> None:
+    assert is_code(text, {"nums", "np"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sum",
+        "sort",
+        "sort nums",
+        "sort (descending)",
+        "min, max",
+        "nums or np",
+        "well-known",
+        "note: later",
+        "nums: list",
+        "import data",
+        "2024",
+        "Print nums.",
+        "total = price * nums",
+        "# a heading",
+        "x = nums +",
+        "",
+    ],
+)
+def test_words_that_may_be_words(text: str) -> None:
+    assert not is_code(text, {"nums", "np"})

@@ -10,15 +10,21 @@ from pathlib import Path
 import pytest
 
 from codegen_chat.api import Session
+from codegen_chat.conversation import Conversation
 from codegen_chat.lm import native
 from codegen_chat.loading import Loading
 from codegen_chat.models import Model, load
+from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.session import spec
+from codegen_chat.session.history import History
 from codegen_chat.settings import Settings
 
 SPECS = sorted(Path(__file__).parents[1].joinpath("sessions").glob("*.txt"))
 BEYOND = sorted(Path(__file__).parents[1].joinpath("sessions", "beyond").glob("*.txt"))
 """What was written like the others, before it was known what the model can do, and is beyond it."""
+
+HELD = sorted(Path(__file__).parents[1].joinpath("sessions", "held").glob("*.jsonl"))
+"""Conversations at the prompt as they were kept, mistakes and all."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,18 @@ def test_an_example_plays_right_and_its_export_runs(path: Path, session: Session
     assert session.export(tmp_path / "out.py") is None
     ran = subprocess.run([sys.executable, "out.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout == "".join(printed)
+
+
+@pytest.mark.parametrize("path", HELD, ids=lambda path: path.stem)
+def test_a_conversation_that_was_held_is_there_again(path: Path) -> None:
+    """Undone turns, failures, candidates and branches are read without a loss, and its code does what it did."""
+    history = History.read(path)
+    assert len(history.all_turns) >= 15
+    assert history.dropped == ()
+    with Kernel.start() as kernel:
+        again = Conversation(None, kernel, history).resume()
+    did = [turn.execution for turn in history.turns if turn.execution]
+    assert [(each.status, each.stdout, each.value) for each in again] == [(each.status, each.stdout, each.value) for each in did]
 
 
 @pytest.mark.skipif(not native.instructions(), reason=f"the native step {native.state()}")

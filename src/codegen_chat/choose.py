@@ -90,11 +90,16 @@ def choose(candidates: Sequence[Ran], rules: Sequence[Rule] = RULES) -> Choice:
     def rank(index: int) -> tuple[float, ...]:
         return tuple(scores[index][rule] for rule in rules)
 
+    def known(candidate: Ran) -> object:
+        return _left(candidate.execution), candidate.examples, candidate.missed
+
     best = max(range(len(candidates)), key=rank)
     total = sum(candidate.count for candidate in candidates)
-    others = [index for index, other in enumerate(candidates) if _left(other.execution) != _left(candidates[best].execution)]
-    if not others:
-        return Choice(best, f"all {total} did the same")
+    if len(candidates) == 1:
+        return Choice(best, f"all {total} wrote the same program" if total > 1 else "no other ran")
+    others = [index for index, other in enumerate(candidates) if known(other) != known(candidates[best])]
+    if not others:  # functions may differ all the same: nobody has called them
+        return Choice(best, f"no result tells the {total} apart")
     second = rank(max(others, key=rank))
     decided = next((rule for rule, mine, other in zip(rules, rank(best), second, strict=True) if mine != other), None)
     words = {

@@ -19,7 +19,7 @@ from codegen_chat.choose import Ran
 from codegen_chat.drawing import Drawing
 from codegen_chat.errors import ModelUnavailable, UsageError
 from codegen_chat.events import Committed, Events, Evicted, Executed, Notice, Replayed
-from codegen_chat.guard import blank
+from codegen_chat.guard import blank, is_code
 from codegen_chat.guard import guard as guarding
 from codegen_chat.literals import copying
 from codegen_chat.making import Making, Options
@@ -77,6 +77,11 @@ class Conversation:
             return []
         listed = namespace.evaluate(self.history.head, f"[name for name in dir({expression}) if name[:1] != '_']").typed_value
         return [name for name in listed.data if isinstance(name, str)] if listed and isinstance(listed.data, list) else []
+
+    def is_code(self, text: str) -> bool:
+        """Whether a person's words can only be meant as Python: a program over what is alive now."""
+        namespace = self._namespace()
+        return namespace is not None and is_code(text, namespace.names(self.history.head))
 
     def file(self, turn: Turn, name: str) -> bytes | None:
         """Return a file that a turn wrote, named as in its Execution, as it was after the turn; None where it is gone."""
@@ -161,7 +166,7 @@ class Conversation:
         UsageError where there is no such turn.
         """
         turns = self.turns
-        changed = self._numbered(number)
+        changed = self.numbered(number)
         if code is not None:
             yield from self._play(Turn("", changed.parent, text.strip(), prompts.code(code)))
         else:
@@ -182,7 +187,7 @@ class Conversation:
 
     def fork(self, number: int) -> None:
         """Go back to where turn `number` had ended, 0 for the beginning; what follows stays as a branch. Raises UsageError."""
-        self.history.go(self._numbered(number).id if number else None)
+        self.history.go(self.numbered(number).id if number else None)
 
     def switch(self, number: int) -> None:
         """Go to the end of a branch, counted from 1 as in `history.branches`. Raises UsageError."""
@@ -191,13 +196,21 @@ class Conversation:
             raise UsageError(f"there is no branch {number}: /branches shows {len(branches)}")
         self.history.go(branches[number - 1][-1].id)
 
+    def numbered(self, number: int) -> Turn:
+        """Return a turn of the branch, counted from 1. Raises UsageError where there is no such turn."""
+        turns = self.turns
+        if not 1 <= number <= len(turns):
+            there = f"/show lists {len(turns)}" if turns else "there is none yet"
+            raise UsageError(f"there is no turn {number}: {there}")
+        return turns[number - 1]
+
     def hide(self, number: int) -> bool:
         """Leave a turn out of the prompt, or take it in again; its variables live on. Returns whether it is hidden now."""
-        return self.history.mark(self._numbered(number).id, "hidden")
+        return self.history.mark(self.numbered(number).id, "hidden")
 
     def pin(self, number: int) -> bool:
         """Keep a turn in the window whatever goes, or no longer. Returns whether it is pinned now."""
-        return self.history.mark(self._numbered(number).id, "pinned")
+        return self.history.mark(self.numbered(number).id, "pinned")
 
     def undo(self) -> Turn | None:
         """Leave the last turn, in prompt and namespace at once. Returns it; None at the beginning."""
@@ -255,13 +268,6 @@ class Conversation:
         if latest and not latest[0].accepted and latest[0].parent == self.history.head:
             return latest[0]
         return self.turns[-1] if self.turns else None
-
-    def _numbered(self, number: int) -> Turn:
-        turns = self.turns
-        if not 1 <= number <= len(turns):
-            there = f"/show lists {len(turns)}" if turns else "there is none yet"
-            raise UsageError(f"there is no turn {number}: {there}")
-        return turns[number - 1]
 
     def _fit(self, completer: Completer, turns: Sequence[Turn], wanted: Turn) -> prompts.Fit:
         return prompts.fit(

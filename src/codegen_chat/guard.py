@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 
@@ -17,6 +18,7 @@ from codegen_chat.turn import Accept
 _ALWAYS = frozenset(dir(builtins)) | {"__file__", "__annotations__", "__builtins__"}
 _REACHING = frozenset({"exec", "eval", "globals", "locals", "vars", "setattr", "builtins", "__builtins__"})
 _ALLOW_INCOMPLETE = 0x4000  # codeop.PyCF_ALLOW_INCOMPLETE_INPUT, which typeshed does not know
+_PLAIN = (ast.Call, ast.Constant, ast.Assign, ast.Import, ast.ImportFrom)
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # a null character, nested too deeply
 
 
@@ -32,6 +34,27 @@ def guard(names: Collection[str] | None) -> Accept:
         return alive is None or tree is None or _names_exist(tree.body, len(lines), alive)
 
     return accept
+
+
+def is_code(text: str, names: Collection[str]) -> bool:
+    """Tell whether words are Python and nothing else: a program over these names, such as `len(nums)` or a name alone.
+
+    What may be words too is not: `min, max`, or `note: later`, which Python takes for an annotation.
+    """
+    text = text.strip()
+    if text in names:
+        return True
+    try:
+        tree = _parse(text)
+    except _UNREADABLE:
+        return False
+    alive = _ALWAYS.union(names)
+    return (
+        re.search(r"[^\w\s]", text) is not None
+        and any(isinstance(node, _PLAIN) or (isinstance(node, ast.Name) and node.id in names) for node in ast.walk(tree))
+        and not any(isinstance(node, ast.AnnAssign) and node.value is None for node in tree.body)
+        and all(_names_exist(tree.body, line, alive) for line in range(1, len(text.splitlines()) + 1))
+    )
 
 
 def blank(code: str) -> bool:

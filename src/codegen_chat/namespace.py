@@ -26,8 +26,9 @@ class Namespace:
     def restore(self, turns: Sequence[Turn]) -> list[Execution]:
         """Build the states of a branch by running its code; return what each turn did."""
         self._rooted = True
-        self._built = {turn.id for turn in turns}
-        return self._executor.restore([(ROOT, HEADER), *((turn.id, turn.code) for turn in turns)])[1:]
+        done = self._executor.restore([(ROOT, HEADER), *((turn.id, turn.code) for turn in turns)])[1:]
+        self._built = {turn.id for turn, did in zip(turns, done, strict=True) if did.status != "interrupted"}
+        return done
 
     def names(self, turn: str | None) -> Mapping[str, str]:
         """Return all names alive after a turn (None: before the first), each with a summary of its value."""
@@ -73,7 +74,10 @@ class Namespace:
         self._spare = tuple(turns)
 
     def _state(self, turn: str | None) -> str:
-        """Return the name of a turn's state. Where the executor does not know it (another branch, resumed), it is built again."""
+        """Return the name of a turn's state. Where the executor does not know it (another branch, resumed), it is built again.
+
+        Raises KeyboardInterrupt where a Ctrl-C ended that: the next look at it begins once more.
+        """
         missing = []
         while turn is not None and turn not in self._built:
             missing.append(self._history.turn(turn))
@@ -82,7 +86,9 @@ class Namespace:
             begun = last_execution(self._executor.execute(HEADER, parent=None, turn=ROOT))
             self._rooted = begun.status == "ok"
         for step in reversed(missing):
-            last_execution(self._executor.execute(step.code, parent=turn or ROOT, turn=step.id, timeout=self.timeout))
+            done = last_execution(self._executor.execute(step.code, parent=turn or ROOT, turn=step.id, timeout=self.timeout))
+            if done.status == "interrupted":
+                raise KeyboardInterrupt
             self._built.add(step.id)
             turn = step.id
         return turn or ROOT

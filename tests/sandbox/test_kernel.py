@@ -209,6 +209,7 @@ def test_what_is_no_program_does_not_begin_to_run(kernel: Kernel, end: str) -> N
     assert (execution.status, execution.stdout) == ("error", "")
     assert execution.failure is not None
     assert (execution.failure.type, execution.failure.line) == ("SyntaxError", 2)
+    assert "<turn" not in execution.failure.message
 
 
 def test_prints_are_kept_as_data(kernel: Kernel) -> None:
@@ -615,3 +616,12 @@ def test_a_second_turn_while_one_runs_is_an_error_of_the_caller(kernel: Kernel) 
     with pytest.raises(RuntimeError, match="running"):
         run(kernel, "1")
     running.close()
+
+
+def test_a_turn_that_runs_again_and_fails_leaves_nothing_of_its_first_run(kernel: Kernel) -> None:
+    turn = new()
+    ok(kernel, "x = 1", None, turn)
+    assert kernel.names(turn) == {"x": "int 1"}
+    assert run(kernel, "while True: pass", None, turn, timeout=0.3).status == "timeout"
+    assert kernel.names(turn) == {}
+    assert run(kernel, "x", turn).status == "error"

@@ -46,6 +46,11 @@ def rows(n: int) -> list[int]:
         (np.array(5), "numpy.ndarray", 5),
         (pd.Series([1.5, 2.0]), "pandas.Series", [1.5, 2.0]),
         (pd.DataFrame({"a": [1], "b": ["x"]}), "pandas.DataFrame", {"columns": ["a", "b"], "rows": [[1, "x"]]}),
+        (
+            pd.DataFrame({"a": [1, 3]}, index=pd.Index(["x", "y"], name="key")),
+            "pandas.DataFrame",
+            {"columns": ["a"], "rows": [[1], [3]], "index": {"name": "key", "labels": ["x", "y"]}},
+        ),
         (Point(1, 2), f"{__name__}.Point", [1, 2]),
         (Counter("aab"), "collections.Counter", [["a", 2], ["b", 1]]),
     ],

@@ -202,7 +202,14 @@ def test_words_are_no_markup(line: str, shown: str) -> None:
             ("a", "b"),
             (("1", ""), ("", "[1]")),
         ),
-        (Typed("pandas.DataFrame", {"columns": ["a"], "rows": [[1], [1, 2]]}), ("a",), (("1",),)),
+        (Typed("pandas.DataFrame", {"columns": ["a"], "rows": [[1], [1, 2], 3]}), ("a",), (("1",),)),
+        (
+            Typed(
+                "pandas.DataFrame", {"columns": ["a"], "rows": [[1], [2]], "index": {"name": "city", "labels": ["Bern", "Oslo"]}}
+            ),
+            ("city", "a"),
+            (("Bern", "1"), ("Oslo", "2")),
+        ),
     ],
 )
 def test_tables(typed: Typed, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -150,7 +150,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.disk, resource.RLIM_INFINITY))
     settings = replace(Settings(), plain=given.plain).updated(dict(pair.split("=") for pair in given.set), "--set")
     sessions = folder / "sessions"
-    with Kernel.start() as kernel:
+    with Kernel.start(imports=("numpy",)) as kernel:
         for number in range(given.sessions):
             goes_on = given.c and not number
             history = History.open(newest(sessions)) if goes_on else History.create(sessions, {"model": "scripted"})
@@ -164,9 +164,11 @@ def main() -> None:
                 with quiet_keyboard():
                     repl.run()
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # no session is on yet, or any more
-                if given.state:
-                    told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
-                    (given.state / history.id).write_text(json.dumps(told))
+                told = {"prompt": chat.conversation.prompt_text(), "names": dict(chat.conversation.names())}
+            if given.state:  # whole at once, and not before the log is: who waits for it reads both
+                fresh = folder / "state"
+                fresh.write_text(json.dumps(told))
+                fresh.rename(given.state / history.id)
     sys.stdout.write("left\n")
 
 

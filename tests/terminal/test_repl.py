@@ -30,6 +30,13 @@ def test_own_code_and_vars(terminal: Open) -> None:
     screen.until(r"\+ nums: list\[3\]")
     screen.type("/vars\r")
     screen.until(r"^nums +list\[3\]")
+    screen.type("nums\rnp.sum(nums)\r")  # who forgets the sign means no words
+    screen.until(r"^> nums\n· that is Python: it runs as it is\n= \[1, 2, 3\]$")
+    screen.until(r"^> np.sum\(nums\)\n· that is Python: it runs as it is\n= .*6")
+    screen.type("undo\r")
+    screen.until(r"^! `undo` alone is not sent: did you mean /undo\?$")
+    screen.type("Sum nums\r")
+    screen.until(r"^said = 'Sum nums'$")
 
 
 def test_an_error_shows_its_line_and_what_to_do(terminal: Open) -> None:

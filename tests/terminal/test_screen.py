@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from codegen_chat.events import Chosen, Committed, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.terminal import views
 from codegen_chat.terminal.printing import HEAD_LINES, TAIL_LINES, visible
 from codegen_chat.terminal.screen import Screen
 from codegen_chat.terminal.views import broken, side_by_side
@@ -231,6 +232,39 @@ def test_candidates_fit_the_width(width: int, across: int) -> None:
     lines = [line.plain for line in side_by_side(many, "3", width, "bw")]
     assert max(map(cell_len, lines)) <= width
     assert max(len(re.findall("candidate ", line)) for line in lines) == across
+
+
+def test_the_words_of_a_failure_stay_whole_beside_others() -> None:
+    failure = Failure("AttributeError", "'DataFrame' object has no attribute 'savefig'", 1, "")
+    failed = [Turn(name, None, "", f"{name}.savefig()", execution=Execution("error", failure=failure)) for name in "ab"]
+    lines = [line.plain for line in side_by_side(failed, None, 100, "bw")]
+    assert [line[51:] for line in lines[2:4]] == ["-> AttributeError: 'DataFrame' object has no", "  attribute 'savefig'"]
+
+
+def test_what_ran_too_long_is_said_so_and_its_output_has_no_number() -> None:
+    stopped = Failure("KeyboardInterrupt", "", 1, "")
+    late = Turn("t", None, "", "loop()", execution=Execution("timeout", failure=stopped, duration=10.0), accepted=False)
+    assert late.execution
+    stream = io.StringIO()
+    screen = Screen(stream, hints=True)
+    screen.start(3)
+    for event in (Output("stdout", "1\n" * 60), Executed(late.execution), Committed(late)):
+        screen.draw(event)
+    assert stream.getvalue().splitlines()[40] == "· 10 lines left out"
+    assert stream.getvalue().splitlines()[51] == "· timeout, 10.0 s: /set timeout=SECONDS allows more"
+    assert views.said(late.execution) == "timeout"
+    good = Execution("ok", stdout="1\n" * 60)
+    kept = Turn("k", None, "", "once()", execution=good)
+    for further in (Executed(late.execution), Fallback(1), Executed(good, 1), Chosen(kept, (late, kept))):
+        screen.draw(further)
+    assert "· 10 lines left out; /show 3 shows them\n" in stream.getvalue()
+    screen.turns((GOOD, late, GOOD))
+    assert re.findall(r"^\[.\]", stream.getvalue(), re.MULTILINE) == ["[1]", "[-]", "[2]"]
+
+
+def test_no_code_is_not_offered_to_run() -> None:
+    wrote_none = Turn("t", None, "words", "# words", completion=Completion("# words", "stop"), accepted=False)
+    assert drawn(Committed(wrote_none), hints=True) == "· not run, not kept; /retry answers again, or say it in other words\n"
 
 
 def test_after_a_failure_only_the_kept_answer_is_shown() -> None:

@@ -212,6 +212,10 @@ def test_a_full_disk_is_announced_and_work_goes_on(terminal: Open, home: Path) -
     screen.until(r"^a5 +str")
     (log,) = (home / "sessions").glob("*.jsonl")
     assert all(json.loads(line) for line in log.read_text().splitlines())
+    screen.type("\x04")
+    screen.until(r"^! the last turns are not saved: make room, /export FILE elsewhere, or /exit once more to lose them$")
+    screen.type("\x04")
+    screen.until(r"^left$")
 
 
 def test_narrow_wide_and_foreign(terminal: Open) -> None:

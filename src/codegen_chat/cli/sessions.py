@@ -96,8 +96,7 @@ def show_session(name: Name, plain: Plain = None) -> int:
     screen = Screen(sys.stdout, plain=bool(plain))
     for line in session.dropped:
         screen.error(line)
-    for number, turn in enumerate(session.transcript, 1):
-        screen.turn(number, turn)
+    screen.turns(session.transcript)
     return 0
 
 

@@ -127,6 +127,7 @@ class Kernel:
                 yield stopped
                 return
             if turn is not None:
+                self.forget(turn)  # a state that an earlier run of it left is not what comes of this one
                 self._steps[turn] = _Step(parent, code, seconds)
             yield from self._run(code, source, turn, seconds, note)
 

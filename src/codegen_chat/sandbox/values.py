@@ -121,7 +121,11 @@ def _typed(value: Any, budget: _Budget, depth: int) -> Kinded:  # noqa: PLR0911
     if _is(value, "pandas", "DataFrame"):
         columns = _inner_list(value.columns.tolist(), budget, depth)
         budget.spend(value.size)
-        return kind, {"columns": columns, "rows": [_inner_list(row, budget, depth) for row in value.to_numpy().tolist()]}
+        data = {"columns": columns, "rows": [_inner_list(row, budget, depth) for row in value.to_numpy().tolist()]}
+        index = value.index
+        if len(index) and (index.inferred_type != "integer" or index.name is not None):  # it says more than a row's number
+            data["index"] = {"name": str(index.name or ""), "labels": _inner_list(index.tolist(), budget, depth)}
+        return kind, data
     if isinstance(value, int):
         return kind, int(value) if value.bit_length() <= _LONG_INT else hex(value)[:_REPR]
     if isinstance(value, float):

@@ -396,12 +396,12 @@ def _failure(error: BaseException, label: str) -> dict[str, object]:
             if step.tb_frame.f_code.co_filename == label:
                 line = step.tb_lineno
             step = step.tb_next
-        if isinstance(error, SyntaxError) and error.filename == label:
-            line = error.lineno or 0
         account = traceback.TracebackException.from_exception(error)
         _only_turns(account)
         text = "".join(account.format())
         message = str(error)
+        if isinstance(error, SyntaxError) and error.filename == label:
+            line, message = error.lineno or 0, str(error.msg)  # without the turn's id, which a person need not know
     return {"type": type(error).__name__, "message": message[:_TEXT], "line": line, "traceback": text[-_TEXT:]}
 
 

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codegen_chat.turn import Typed
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Names of C columns and R rows of C cells, each plain text; `numeric` says which columns hold numbers alone."""
+    """Names of C columns and R rows of C cells, each plain text; `numeric` says which columns hold numbers alone.
+
+    `labelled`: the first column has the rows' labels (a DataFrame's index).
+    """
 
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[bool, ...]
+    labelled: bool = False
 
 
 def table(typed: Typed | None) -> Table | None:
     """Return the table that a value is; None for any other value."""
     match typed:
-        case Typed("pandas.DataFrame", {"columns": list(columns), "rows": list(rows)}):
+        case Typed("pandas.DataFrame", {"columns": list(columns), "rows": list(rows), **more}):
+            match more.get("index"):
+                case {"name": name, "labels": list(labels)} if len(labels) == len(rows):
+                    labelled = [[label, *row] if isinstance(row, list) else row for label, row in zip(labels, rows, strict=True)]
+                    return replace(_table(map(cell, [name, *columns]), labelled), labelled=True)
             return _table(map(cell, columns), rows)
         case Typed("list", list(items)) if items:
             records = [_record(item) for item in items]
@@ -60,9 +68,11 @@ def _record(item: object) -> dict[str, object]:
     return {}
 
 
-def _table(columns: Iterable[str], rows: list[list[object]]) -> Table:
+def _table(columns: Iterable[str], rows: Sequence[object]) -> Table:
     names = tuple(columns)
-    whole = [row for row in rows if len(row) == len(names)]  # code that lies about its own value draws no crooked table
+    whole = [
+        row for row in rows if isinstance(row, list) and len(row) == len(names)
+    ]  # code that lies about its own value draws no crooked table
     return Table(
         names,
         tuple(tuple(map(cell, row)) for row in whole),

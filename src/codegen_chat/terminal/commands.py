@@ -43,6 +43,8 @@ COMMANDS = (
     Command("/exit", "", "leave; the session is saved (also Ctrl-D)"),
 )
 
+NAMES = frozenset(command.name for command in COMMANDS)
+
 HELP = """\
 Say in words what the next lines of the program should do. Also:
   >>> x = 1        your own code: it runs as it is   //word  words with a slash
@@ -134,7 +136,7 @@ def _command(text: str) -> Asked:
     name, _, argument = text.partition(" ")
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
-        near = difflib.get_close_matches(name, [command.name for command in COMMANDS], n=1)
+        near = difflib.get_close_matches(name, NAMES, n=1)
         raise UsageError(f"there is no command {name}; {f'did you mean {near[0]}?' if near else '/help lists them'}")
     if argument.strip() and not command.argument:
         raise UsageError(f"{name} takes nothing after it")

@@ -84,6 +84,7 @@ class Repl:
         self._window: tuple[int, int] | None = None
         self._speed = 0.0
         self._trouble: str | None = None
+        self._warned = False
         self._names: Iterable[str] = ()
         self._banner = banner
         self._line = line
@@ -123,10 +124,10 @@ class Repl:
         try:
             said = commands.read(self._line.read(lambda: self._chat.ready))
             if said == commands.Asked("/exit"):
-                return False
+                return self._stays()
             self._act(said)
         except EOFError:
-            return False
+            return self._stays()
         except CodegenChatError as error:
             with _whole():
                 self._screen.abandon()
@@ -137,8 +138,21 @@ class Repl:
                 self._screen.abandon()
         return True
 
+    def _stays(self) -> bool:
+        """Keep who would lose something by leaving, once: the file lags behind, and memory goes."""
+        self._warned, warned = True, self._warned
+        if warned or not self._conversation.history.trouble:
+            return False
+        self._screen.error("the last turns are not saved: make room, /export FILE elsewhere, or /exit once more to lose them")
+        return True
+
     def _act(self, said: commands.Said | commands.Code | commands.Asked) -> None:
         match said:
+            case commands.Said(text, "") if self._conversation.is_code(text):
+                self._screen.note("that is Python: it runs as it is")
+                self._play(self._conversation.run_code(text))
+            case commands.Said(text, "") if f"/{text.lower()}" in commands.NAMES:
+                raise UsageError(f"`{text}` alone is not sent: did you mean /{text.lower()}?")
             case commands.Said(text, given) if text.strip() or given.strip():
                 self._play(self._conversation.run(text, given=given), wait=True)
             case commands.Code(code, text):
@@ -284,11 +298,9 @@ class Repl:
         """Let the person change a turn: its words, and the model answers anew; or its code, and that runs."""
         conversation = self._conversation
         turns, latest = conversation.turns, conversation.candidates
-        number = commands.number(argument, "/edit takes the number of a turn") if argument else len(turns)
+        number = commands.number(argument, "/edit takes the number of a turn") if argument else len(turns) or 1
         failed = next((turn for turn in latest if not argument and not turn.accepted), None)
-        if failed is None and not 1 <= number <= len(turns):
-            raise UsageError(f"there is no turn {argument}: /show lists {len(turns)}" if argument else "there is no turn yet")
-        before = failed or turns[number - 1]
+        before = failed or conversation.numbered(number)
         text = self._line.read(lambda: self._chat.ready, default=commands.written(before.text, before.code))
         said = commands.read(text)
         if said == commands.read(commands.written(before.text, before.code)):
@@ -341,11 +353,10 @@ class Repl:
     def _show(self, argument: str) -> None:
         turns = self._conversation.history.transcript if argument == "all" else self._conversation.turns
         if argument not in {"", "all"}:
-            number = commands.number(argument, "/show takes the number of a turn, or all", len(turns))
-            self._screen.turn(number, turns[number - 1], whole=True)
+            number = commands.number(argument, "/show takes the number of a turn, or all")
+            self._screen.turn(number, self._conversation.numbered(number), whole=True)
             return
-        for number, turn in enumerate(turns, 1):
-            self._screen.turn(number, turn)
+        self._screen.turns(turns)
         if not turns:
             self._screen.note("no turns yet")
 
@@ -385,12 +396,9 @@ class Repl:
 
     def _look(self) -> None:
         """Take note of what the last turn changed: names for Tab, tokens for the bar, a log that cannot be written."""
-        with suppress(CodegenChatError):
+        with suppress(CodegenChatError, KeyboardInterrupt):  # a state that takes long to build again can wait until it is needed
             self._names = tuple(self._conversation.names())
-            self._window = None
-            if self._chat.ready and self._conversation.completer:
-                completer = self._conversation.completer
-                self._window = completer.count(self._conversation.prompt_text()), completer.window
+        self._window = self._filled()
         trouble = self._conversation.history.trouble
         if trouble and trouble != self._trouble:
             self._screen.error(trouble)
@@ -398,11 +406,18 @@ class Repl:
             self._screen.note("the session is saved again, with all that had waited")
         self._trouble = trouble
 
+    def _filled(self) -> tuple[int, int] | None:
+        """Return the prompt's tokens and those that the window holds; None while that cannot be known."""
+        completer = self._conversation.completer
+        with suppress(CodegenChatError):  # it could not be loaded, or what is pinned leaves no room
+            if completer and self._chat.ready:
+                return completer.count(self._conversation.prompt_text()), completer.window
+        return None
+
     def _bar(self) -> str:
         """Return the bottom line: what matters most first, and no more than fits."""
         turns = len(self._conversation.turns)
-        if self._window is None and self._chat.ready:
-            self._look()  # it has just loaded
+        self._window = self._window or self._filled()  # it may just have loaded
         parts = [self._chat.title]
         speed = f", {self._speed:.0f}/s" if self._speed else ""
         parts += [f"{self._window[0]}/{self._window[1]} tokens{speed}"] if self._window else []

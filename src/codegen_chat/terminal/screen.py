@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from codegen_chat.events import Chosen, Committed, Event, Evicted, Executed, Fallback, Notice, Replayed, Several
+from codegen_chat.guard import blank
 from codegen_chat.prompt import Window
 from codegen_chat.terminal import views
 from codegen_chat.terminal.printing import Code, Printed, put, visible
@@ -70,7 +70,8 @@ class Screen:
         self._code = Code(self.console)
         self._output = Printed(self.console)
         self._candidates = 1
-        self._shown: dict[int, _Shown] = {}
+        self._ran: Execution | None = None
+        self._rest = ""
         self._quiet = False
 
     # ------------------------------------------------------------ lines
@@ -95,9 +96,9 @@ class Screen:
         """Print what went wrong, and what to do."""
         self.lines(Text(line, "red") for line in visible(f"! {text}").split("\n"))
 
-    def words(self, number: int, text: str) -> None:
-        """Print the words, or the person's own code, of a turn that was not typed here."""
-        self.say(f"[{number}] {text}", "bold")
+    def words(self, number: int | None, text: str) -> None:
+        """Print the words, or the person's own code, of a turn that was not typed here; None: no command knows it by a number."""
+        self.say(f"[{number or '-'}] {text}", "bold")
 
     def code(self, code: str) -> None:
         """Print a whole piece of code, highlighted."""
@@ -117,19 +118,26 @@ class Screen:
         for finding in findings:
             self.lines([Text(f"{'ok' if finding.holds else 'NO':<3} {visible(finding.what)}", "" if finding.holds else "red")])
 
-    def turn(self, number: int, turn: Turn, *, whole: bool = False) -> None:
+    def turn(self, number: int | None, turn: Turn, *, whole: bool = False) -> None:
         """Print a turn that happened before; `whole`: every line of its output, and where it failed in full."""
         self.words(number, turn.text or ("your first lines" if turn.given else "your own code"))
         self.code(turn.code)
         if turn.execution:
             self._output.whole = whole
-            self._output.rest = "" if whole else f"; /show {number} shows them" if self._hints else ""
+            self._output.rest = f"; /show {number} shows them" if self._hints and number and not whole else ""
             self._result(turn.execution, turn.code, output=True)
             self._output.whole = False
         if whole and turn.execution and turn.execution.failure:
             self.say(turn.execution.failure.traceback.rstrip(), "red")
         if not turn.accepted:
             self.note("not kept")
+
+    def turns(self, turns: Iterable[Turn]) -> None:
+        """Print turns that happened before; those that are not kept have no number."""
+        number = 0
+        for turn in turns:
+            number += turn.accepted
+            self.turn(number if turn.accepted else None, turn)
 
     def candidates(self, candidates: Iterable[Turn], kept: str | None) -> None:
         """Print candidates beside one another."""
@@ -159,8 +167,7 @@ class Screen:
         """Get ready for the events of one turn; `number` is what `/show` will know it by."""
         self._candidates = 1
         self._quiet = False
-        self._output.rest = f"; /show {number} shows them" if self._hints and number else ""
-        self._shown.clear()
+        self._rest = f"; /show {number} shows them" if self._hints and number else ""
 
     def draw(self, event: Event) -> None:
         """Draw one event of a turn."""
@@ -169,24 +176,23 @@ class Screen:
                 """Several are shown beside one another, once they have run; after a failure only the kept one."""
             case Delta(text):
                 self._code.feed(text)
-            case Completed(completion, candidate):
-                self._shown[candidate] = _Shown(completion)
+            case Completed(completion):
                 self._code.end()
                 if self._candidates == 1:
                     self.note(_stopped(completion))
             case Output(stream, text) if self._candidates == 1:
                 self._code.end()
                 self._output.feed(text, "yellow" if stream == "stderr" else "")
-            case Executed(execution, candidate):
+            case Executed(execution):
+                self._ran = execution
+                self._output.rest = self._rest if execution.status == "ok" else ""  # only what is kept has that number
                 self.abandon()
-                self._shown.setdefault(candidate, _Shown()).execution = execution
             case Several(samples):
                 self._candidates = samples
                 self.note(f"{samples} answers are drawn and run")
             case Fallback(samples):
                 self._quiet, self._candidates = True, samples + 1
-                first = self._shown[0].execution
-                self.note(f"{first and _brief(first)}: {samples} more answers are drawn and run", "yellow")
+                self.note(f"{self._ran and _brief(self._ran)}: {samples} more answers are drawn and run", "yellow")
             case Chosen(turn, candidates, reason):
                 self._chosen(turn, candidates, reason)
             case Evicted(turns, tokens):
@@ -226,6 +232,7 @@ class Screen:
             self.note(f"none of the {len(candidates)} ran; the likeliest is candidate {number}", "yellow")
         if self._quiet:
             self.code(turn.code)
+        self._output.rest = self._rest if turn.accepted else ""
         if turn.execution:
             for text, style in ((turn.execution.stdout, ""), (turn.execution.stderr, "yellow")):
                 self._output.feed(text, style)
@@ -244,7 +251,9 @@ class Screen:
                 else ("; /edit lets you change it, /fix asks the model to")
             )
         elif self._hints and turn.text:
-            again = "; /retry answers again, or say it in other words" + ("" if turn.execution else "; /pick 1 runs it")
+            again = "; /retry answers again, or say it in other words" + (
+                "" if turn.execution or blank(turn.code) else "; /pick 1 runs it"
+            )
         self.note(f"{'not kept' if turn.execution else 'not run, not kept'}{again}")
 
     def _replayed(self, number: int, before: Turn, after: Turn) -> None:
@@ -269,10 +278,11 @@ class Screen:
             self._output.feed(f"= {execution.value}")
             self._output.end()
         line = Text("· " + views.took(execution), style="dim" if execution.status == "ok" else "red")
-        if execution.failure:
+        if execution.status in _ADVICE:
+            at_once = self._hints and execution.status == "timeout"
+            line.append(f": {'/set timeout=SECONDS allows more' if at_once else _ADVICE[execution.status]}")
+        elif execution.failure and execution.status != "interrupted":
             line.append(visible(f": {execution.failure.type}: {execution.failure.message}".rstrip(": ")))
-        elif execution.status in _ADVICE:
-            line.append(f": {_ADVICE[execution.status]}")
         for change in execution.changes[:8]:
             line.append(", ", "dim")
             line.append(visible(_changed(change)), _STYLES[change.kind])
@@ -281,7 +291,7 @@ class Screen:
         self.lines([line])
         lines = code.splitlines()
         if execution.failure and 0 < execution.failure.line <= len(lines):
-            line_of_code = views.shorten(lines[execution.failure.line - 1].strip(), 100)
+            line_of_code = views.shorten(lines[execution.failure.line - 1].strip(), max(min(self.console.width - 10, 100), 20))
             self.say(f"  line {execution.failure.line}: {line_of_code}", "red")
         if execution.truncated:
             self.note(f"{execution.truncated} characters of output over the limit were dropped")
@@ -289,14 +299,6 @@ class Screen:
             self.note(f"files: {', '.join(execution.files)}")
         if execution.note:
             self.note(execution.note)
-
-
-@dataclass(slots=True)
-class _Shown:
-    """What is known of a candidate so far."""
-
-    completion: Completion | None = None
-    execution: Execution | None = None
 
 
 def _stopped(completion: Completion) -> str:

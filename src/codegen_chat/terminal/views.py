@@ -62,10 +62,10 @@ def took(execution: Execution) -> str:
 
 def said(execution: Execution) -> str:
     """Say in a line what an execution wrote or gave, or why it failed."""
-    if execution.failure:
+    if execution.failure and execution.status not in {"timeout", "interrupted"}:  # which end it by a KeyboardInterrupt
         return visible(f"{execution.failure.type}: {execution.failure.message}".partition("\n")[0].rstrip(": "))
     lines = execution.stdout.strip().splitlines()
-    text = lines[-1] if lines else execution.value
+    text = lines[-1] if lines else execution.value if execution.status == "ok" else execution.status
     changes = [f"{change.kind} {change.name}" + (f": {change.summary}" if change.summary else "") for change in execution.changes]
     return visible(", ".join([*([text] if text else []), *changes[:3]]).replace("\n", " "))
 
@@ -110,16 +110,9 @@ def _cell(candidates: Sequence[Turn], numbers: list[int], kept: str | None, widt
         lines.append(Text(f"… {len(code) - CODE_LINES} more lines", "dim"))
     result = said(execution) if execution else ""
     if result:
-        lines.append(Text(f"-> {shorten(result, 2 * width - 4)}", "red" if execution and execution.failure else ""))
-    return [part for line in lines for part in (_folded(line, width) if line is lines[-1] else [line])] + [Text()]
-
-
-def _folded(line: Text, width: int) -> list[Text]:
-    """Break a line that is wider than its place in two."""
-    if line.cell_len <= width:
-        return [line]
-    first = len(set_cell_size(line.plain, width).rstrip())
-    return [line[:first], line[first:]]
+        style = "red" if execution and execution.failure else ""
+        lines += broken(Text(f"-> {shorten(result, 2 * width - 8)}", style), width)
+    return [*lines, Text()]
 
 
 # ---------------------------------------------------------------- the window
@@ -243,4 +236,5 @@ def table(typed: Typed | None, width: int) -> list[str] | None:
             parts.append(room + cut if found.numeric[index] else cut + room)
         lines.append("  ".join(parts + (["…"] if fit < len(names) else [])).rstrip())
     more = f", {TABLE_ROWS} shown" if len(found.rows) > TABLE_ROWS else ""
-    return [*lines, f"({len(found.rows)} rows{more}, {len(names)} columns{f', {fit} shown' if fit < len(names) else ''})"]
+    columns_shown = f", {fit - found.labelled} shown" if fit < len(names) else ""
+    return [*lines, f"({len(found.rows)} rows{more}, {len(names) - found.labelled} columns{columns_shown})"]
