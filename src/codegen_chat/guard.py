@@ -53,7 +53,7 @@ def is_code(text: str, names: Collection[str]) -> bool:
         re.search(r"[^\w\s]", text) is not None
         and any(isinstance(node, _PLAIN) or (isinstance(node, ast.Name) and node.id in names) for node in ast.walk(tree))
         and not any(isinstance(node, ast.AnnAssign) and node.value is None for node in tree.body)
-        and all(_names_exist(tree.body, line, alive) for line in range(1, len(text.splitlines()) + 1))
+        and _names_exist(tree.body, 1, alive)
     )
 
 
@@ -93,18 +93,18 @@ def _tree(lines: list[str]) -> ast.Module | None:
         return None
 
 
-def _names_exist(body: list[ast.stmt], last_line: int, alive: Collection[str]) -> bool:
-    """Tell whether every name that the last line uses is bound by then."""
+def _names_exist(body: list[ast.stmt], line: int, alive: Collection[str]) -> bool:
+    """Tell whether every name that is used from this line on is bound by then."""
     if any(_reaches(node) for statement in body for node in ast.walk(statement)):
         return True
     known = frozenset(alive)
     for statement in body:
-        if (statement.end_lineno or last_line) >= last_line:
+        if (statement.end_lineno or line) >= line:
             # In `x = x + 1` the right side comes first; otherwise a name may be bound by the statement that uses it.
             value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
             for part in [value, statement] if value else [statement]:
                 here = known.union(_bound(part))
-                if any(name.id not in here for name in _used(part) if name.lineno == last_line):
+                if any(name.id not in here for name in _used(part) if name.lineno >= line):
                     return False
         known = known.union(_bound(statement))
     return True
