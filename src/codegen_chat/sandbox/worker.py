@@ -99,7 +99,7 @@ def serve(control: socket.socket, main: _Main) -> None:
 
 
 def _fork_twice() -> int:
-    """The same by other means, for processes with threads: the child's first parent ends at once, and init inherits it.
+    """Do as _CLONE does by other means, for processes with threads: the child's first parent ends at once, and init inherits it.
 
     A state goes on where it was, so that `random`, which seeds itself anew in a child, gets back what it had.
     """

@@ -70,9 +70,8 @@ def _record(item: object) -> dict[str, object]:
 
 def _table(columns: Iterable[str], rows: Sequence[object]) -> Table:
     names = tuple(columns)
-    whole = [
-        row for row in rows if isinstance(row, list) and len(row) == len(names)
-    ]  # code that lies about its own value draws no crooked table
+    # Code that lies about its own value draws no crooked table.
+    whole = [row for row in rows if isinstance(row, list) and len(row) == len(names)]
     return Table(
         names,
         tuple(tuple(map(cell, row)) for row in whole),
