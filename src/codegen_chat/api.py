@@ -23,7 +23,7 @@ from codegen_chat.events import Committed, Event
 from codegen_chat.lm import hub
 from codegen_chat.loading import Loading
 from codegen_chat.making import Options
-from codegen_chat.models import Model, drawing, load
+from codegen_chat.models import Model, by_settings, drafting, drawing
 from codegen_chat.publish import publish
 from codegen_chat.sandbox.by_settings import sandbox, walls
 from codegen_chat.sandbox.kernel import Kernel
@@ -87,9 +87,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         from codegen_chat.lm import native  # noqa: PLC0415  as in `load`
 
-        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        loaded = by_settings(settings)
         yield Finding(holds=True, what=f"model {loaded.name}, revision {loaded.revision}, {loaded.dtype} on {loaded.device}")
-        yield Finding(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}")
+        drafts = f"; {loaded.draft} drafts for it" if loaded.draft else ""
+        yield Finding(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}{drafts}")
     except ModelUnavailable as error:
         yield Finding(holds=False, what=f"model: {error}", code=error.exit_code)
     folder = sessions_folder(os.environ)
@@ -162,6 +163,7 @@ class Session:
         """
         wanted = settings or Settings()
         folder = hub.locate(wanted.model)
+        drafting(folder, wanted.draft)
         facts: dict[str, object] = {
             "model": hub.name(folder),
             "revision": hub.revision(folder),
@@ -171,7 +173,7 @@ class Session:
         }
         if not isinstance(model, Loading):
             given = model
-            model = Loading(lambda: given or load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            model = Loading(lambda: given or by_settings(wanted))
             model.begin()
         kernel, unsafe = sandbox(wanted, imports=["numpy"], unsafe=unsafe_exec)  # as a conversation's header does
         if kernel is not None:
@@ -210,7 +212,7 @@ class Session:
 
     @property
     def title(self) -> str:
-        """Model, dtype and device in a few words."""
+        """Model, dtype, device and draft model in a few words."""
         name = self.history.header["model"] + (" | UNSAFE, no sandbox" if len(self.walls) > 1 else "")
         if not self.ready:
             return f"{name} is loading"
@@ -218,7 +220,7 @@ class Session:
             model = self.model.value
         except CodegenChatError:
             return f"{name} cannot be loaded"
-        return f"{name} {model.dtype} {model.device}, {model.backend}"
+        return f"{name} {model.dtype} {model.device}, {model.backend}" + (f", draft {model.draft}" if model.draft else "")
 
     def run(self, text: str, *, given: str = "", samples: int | None = None) -> Turn:
         """Ask for a turn in words; return it with its code and what came of it, accepted or not. As Conversation.run."""
@@ -270,9 +272,10 @@ class Session:
         wanted = self.settings.updated(values, "/set")
         if wanted.exec != "off" and self._kernel is None:
             raise UsageError(f"nothing can be executed in this session: {self.unsafe}")
-        if any(getattr(wanted, name) != getattr(self.settings, name) for name in ("model", "dtype", "device")):
+        if any(getattr(wanted, name) != getattr(self.settings, name) for name in ("model", "dtype", "device", "draft")):
             folder = hub.locate(wanted.model)
-            self.model = Loading(lambda: load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+            drafting(folder, wanted.draft)
+            self.model = Loading(lambda: by_settings(wanted))
             self.model.begin()
             facts = {"model": hub.name(folder), "revision": hub.revision(folder)}
             self.history.note({**facts, "dtype": wanted.dtype, "device": wanted.device})

@@ -25,22 +25,58 @@ if TYPE_CHECKING:
     from codegen_chat.lm.tokenizer import Tokenizer
 
 
-def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto") -> Model:
+def load(model: str | Path = "nano", *, dtype: str = "auto", device: str = "auto", draft: str | Path = "off") -> Model:
     """Load a model: "nano" (embedded), a checkpoint's folder, or a name that `models ls` shows as here. Nothing is downloaded.
 
     `dtype` is auto, fp32, bf16, fp16, int8 or int4; `device` auto, cpu, cuda, ... On a CPU the native step computes, where it was
-    built and knows the dtype, and torch where not; auto is then the dtype that the weights are stored in. Raises
-    ModelUnavailable, CheckpointError, UsageError.
+    built and knows the dtype, and torch where not; auto is then the dtype that the weights are stored in. `draft` is a smaller
+    model of the same vocabulary, loaded with the same dtype and device: it proposes tokens, and the model checks several in one
+    run. What is written stays the same, to the last bit on the native step; while it saves no time, it rests.
+
+    Raises ModelUnavailable (also where memory does not hold both), CheckpointError, UsageError (also for what cannot draft).
     """
     folder = hub.locate(str(model))
+    small = drafting(folder, draft)
+    # The small one first: what it takes of the memory is no longer free for the other.
+    drafter = None if small is None else _engine(small, dtype, device, None)
+    return Model(_engine(folder, dtype, device, drafter), folder, "" if small is None else hub.name(small))
+
+
+def by_settings(settings: Settings) -> Model:
+    """Load the model that is set, and its draft model. Raises as `load`."""
+    return load(settings.model, dtype=settings.dtype, device=settings.device, draft=settings.draft)
+
+
+def drafting(folder: Path, draft: str | Path) -> Path | None:
+    """Return the folder of the model that is to draft for the one in `folder`, None for "off".
+
+    Raises UsageError where it has another vocabulary, or is not smaller, and as `load` does where it is none.
+    """
+    if draft == "off":
+        return None
+    small = hub.locate(str(draft))
+    from codegen_chat.lm import fit  # noqa: PLC0415  as in `_engine`
+    from codegen_chat.lm.config import Config  # noqa: PLC0415
+    from codegen_chat.lm.tokenizer import Tokenizer  # noqa: PLC0415
+
+    sizes = [fit.weights(Config.read(each / "config.json"), "int8") for each in (small, folder)]
+    same = Tokenizer.load(small).vocabulary() == Tokenizer.load(folder).vocabulary()
+    if not same or sizes[0] >= sizes[1]:
+        why = "it is not smaller" if same else "their vocabularies differ"
+        raise UsageError(
+            f"{hub.name(small)} cannot draft for {hub.name(folder)}: {why}. Give a smaller model of its family, or --draft off"
+        )
+    return small
+
+
+def _engine(folder: Path, dtype: str, device: str, drafter: Engine | None) -> Engine:
     # They take long to import, torch longest: only who loads a model waits for them, and for torch only who needs it.
     from codegen_chat.lm import sampling, steps  # noqa: PLC0415
     from codegen_chat.lm.engine import Engine  # noqa: PLC0415
     from codegen_chat.lm.tokenizer import Tokenizer  # noqa: PLC0415
 
     step = steps.load(folder, dtype, device)
-    engine = Engine(step, Tokenizer.load(folder), sampling.defaults(folder))
-    return Model(engine, folder)
+    return Engine(step, Tokenizer.load(folder), sampling.defaults(folder), drafter)
 
 
 class Model:
@@ -49,10 +85,11 @@ class Model:
     Attributes:
         name, revision: which model it is.
         dtype, device, backend: how it computes ("int8", "cpu", "native AVX2").
+        draft: the name of the model that drafts for it, "" for none.
         engine: the completer underneath.
     """
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, draft: str = "") -> None:
         self.engine = engine
         self.name = hub.name(folder)
         self.revision = hub.revision(folder)
@@ -60,6 +97,7 @@ class Model:
         self.dtype = engine.step.dtype
         self.device = engine.step.device
         self.backend = engine.step.backend
+        self.draft = draft
 
     @property
     def tokenizer(self) -> Tokenizer:

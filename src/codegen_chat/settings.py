@@ -96,6 +96,7 @@ class Settings:
     dtype: Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"] = _setting(
         "auto", "one of auto, fp32, bf16, fp16, int8, int4", _one_of("auto", "fp32", "bf16", "fp16", "int8", "int4")
     )
+    draft: str = _setting("off", "off, the name of a smaller model, or the folder of its checkpoint", _text)
     samples: int = _setting(1, "a whole number from 1 on", _whole(1))
     fallback: int = _setting(8, "a whole number from 0 on", _whole(0))
     guard: bool = _setting(True, "true or false", _yes)

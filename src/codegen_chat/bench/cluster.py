@@ -18,8 +18,9 @@ from codegen_chat.bench.lanes import LIMITS, Benchmark, Job, Lane, Shared
 from codegen_chat.bench.likelihood import of_parts
 from codegen_chat.bench.samples import Sample
 from codegen_chat.errors import CodegenChatError, UsageError, first_line
-from codegen_chat.models import load
+from codegen_chat.models import by_settings
 from codegen_chat.sandbox.kernel import Kernel
+from codegen_chat.settings import Settings
 
 TRIES = 5
 """How often a job is given out, when each worker that had it was lost, before the run gives up."""
@@ -28,18 +29,17 @@ TRIES = 5
 class Worker:
     """A lane in a process of Ray's. Sandbox and model start with its first job, so that their errors are that job's."""
 
-    def __init__(self, benchmark: Benchmark, model: tuple[str, str, str] | None) -> None:
-        """Take the model by name, dtype and device; None: no job asks for one."""
+    def __init__(self, benchmark: Benchmark, settings: Settings | None) -> None:
+        """Take the settings that name the model; None: no job asks for one."""
         self._benchmark = benchmark
-        self._model = model
+        self._settings = settings
 
     @cached_property
     def _lane(self) -> Lane:
         kernel = Kernel.start(LIMITS, imports=["numpy"])
-        if self._model is None:
+        if self._settings is None:
             return Lane(Shared(None), kernel)
-        name, dtype, device = self._model
-        loaded = load(name, dtype=dtype, device=device)
+        loaded = by_settings(self._settings)
         return Lane(Shared(loaded.engine), kernel, partial(of_parts, loaded))
 
     def answer(self, job: Job) -> list[Sample]:
@@ -52,12 +52,13 @@ class Worker:
 
 
 def distributed(
-    benchmark: Benchmark, jobs: Iterable[Job], model: tuple[str, str, str] | None, address: str, workers: int | None
+    benchmark: Benchmark, jobs: Iterable[Job], settings: Settings | None, address: str, workers: int | None
 ) -> Generator[list[Sample], None, None]:
     """Do the jobs on a cluster; yield the samples of each as it ends. `workers` None: one for each node.
 
-    The model must be on every node, under the same name. Raises UsageError where Ray is not installed or the cluster cannot be
-    reached, what a job raises, and CodegenChatError where one job lost its worker too often.
+    The model of the settings (None: no job asks for one) must be on every node, under the same name. Raises UsageError where Ray
+    is not installed or the cluster cannot be reached, what a job raises, and CodegenChatError where one job lost its worker too
+    often.
     """
     try:
         import ray  # noqa: PLC0415  only who asks for a cluster waits for it
@@ -77,7 +78,7 @@ def distributed(
     running: dict[Any, tuple[Any, Job | None]] = {}  # None: the worker starts, which takes as long as the cluster has no room
 
     def start() -> None:
-        worker = remote.remote(benchmark, model)
+        worker = remote.remote(benchmark, settings)
         running[worker.process.remote()] = worker, None
 
     for _ in range(min(workers or sum(node["Alive"] for node in ray.nodes()), len(waiting))):

@@ -17,6 +17,7 @@ import typer
 
 from codegen_chat.cli.options import (
     Device,
+    Draft,
     Dtype,
     Guard,
     Json,
@@ -70,6 +71,7 @@ def humaneval(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    draft: Draft = None,
     top_p: TopP = None,
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
@@ -125,6 +127,7 @@ def mtpb(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    draft: Draft = None,
     guard: Guard = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -233,16 +236,15 @@ def _running(
     if ray is not None:
         from codegen_chat.bench.cluster import distributed
 
-        name = (settings.model, settings.dtype, settings.device) if needs_model else None
-        return distributed(benchmark, jobs, name, ray, lanes)
+        return distributed(benchmark, jobs, settings if needs_model else None, ray, lanes)
 
     def model() -> tuple[Completer | None, Perplexity | None]:
         if not needs_model:
             return None, None
         from codegen_chat.bench.likelihood import of_parts
-        from codegen_chat.models import load
+        from codegen_chat.models import by_settings
 
-        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        loaded = by_settings(settings)
         return loaded.engine, partial(of_parts, loaded)
 
     return lanes_.local(benchmark, jobs, model, lanes or lanes_.count())
@@ -254,6 +256,7 @@ def speed(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    draft: Draft = None,
 ) -> int:
     """Say how fast a model is here, in a minute.
 
@@ -263,14 +266,15 @@ def speed(
 
     from codegen_chat.bench import speed as measuring
     from codegen_chat.bench.lanes import LIMITS
-    from codegen_chat.models import load
+    from codegen_chat.models import by_settings
     from codegen_chat.sandbox.kernel import Kernel
     from codegen_chat.terminal.meter import table
 
     with Kernel.start(LIMITS, imports=["numpy"]) as kernel:
-        loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+        loaded = by_settings(settings)
         result = measuring.measure(loaded, kernel)
     facts = {"model": loaded.name, "dtype": loaded.dtype, "device": loaded.device, "backend": loaded.backend}
+    facts |= {"draft": loaded.draft} if loaded.draft else {}
     if as_json:
         rates = {"first_seconds": result.first, "overhead_seconds": result.overhead, "peak_bytes": result.peak}
         _line("end", {"benchmark": "speed", **facts, **asdict(result), **rates})

@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from codegen_chat import settings as preferences
-from codegen_chat.cli.options import Device, Dtype, Json, Model, flags, settled
+from codegen_chat.cli.options import Device, Draft, Dtype, Json, Model, flags, settled
 from codegen_chat.errors import SettingsError
 
 
-def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype: Dtype = None) -> int:
+def doctor(ctx: typer.Context, model: Model = None, device: Device = None, dtype: Dtype = None, draft: Draft = None) -> int:
     """Say what holds on this machine.
 
     Python, torch, the model, the sandbox's walls, the folders.

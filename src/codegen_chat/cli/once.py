@@ -15,6 +15,7 @@ from codegen_chat.cli.options import (
     AllowRead,
     AllowWrite,
     Device,
+    Draft,
     Dtype,
     Json,
     MaxNewTokens,
@@ -51,6 +52,7 @@ def complete(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    draft: Draft = None,
     samples: Samples = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -65,11 +67,11 @@ def complete(
     settings = settled(ctx)
     prompt = decoded(source("-"), "standard input") if text == "-" else text
 
-    from codegen_chat.models import load
+    from codegen_chat.models import by_settings
     from codegen_chat.session.records import completion_to_json
     from codegen_chat.turn import Completion, Delta
 
-    loaded = load(settings.model, dtype=settings.dtype, device=settings.device)
+    loaded = by_settings(settings)
     show: Callable[[str], str] = str
     if sys.stdout.isatty():
         from codegen_chat.terminal.printing import visible  # a terminal's library takes as long to import as the model to load

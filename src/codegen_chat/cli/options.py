@@ -42,6 +42,13 @@ Dtype = Annotated[
         help="auto, fp32, bf16, fp16, int8 or int4.", autocompletion=_one_of("auto", "fp32", "bf16", "fp16", "int8", "int4")
     ),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        help="off, or a smaller model of the same vocabulary, which proposes tokens: the same text, sooner or not.",
+        autocompletion=_models,
+    ),
+]
 Samples = Annotated[
     int | None, typer.Option("-n", "--samples", help="How many answers to draw; what they do decides which one is kept.")
 ]

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from codegen_chat.errors import CheckpointError, ContextWindowExceeded, UsageError
+from codegen_chat.lm.drafter import Drafter
 from codegen_chat.lm.lookup import Lookup
 from codegen_chat.lm.sampling import NOTHING, draw
+from codegen_chat.lm.speculation import Speculation
 from codegen_chat.turn import Accept, Completed, Completion, Copy, Delta, FinishReason, Prompt, Sampling, Stop, Usage
 
 if TYPE_CHECKING:
@@ -95,10 +97,19 @@ class Branches(Protocol):
 class Engine:
     """A model that completes prompts: the product's Completer. `sampling` is the checkpoint's own default.
 
+    `drafter` is a smaller model of the same vocabulary, which proposes tokens to run ahead. Texts and probabilities are the same
+    with it and without. It belongs to this engine alone. `speculation` asks it, and may be replaced.
+
     One completion at a time: one that is resumed after another began raises RuntimeError.
     """
 
-    def __init__(self, step: Step, tokenizer: Tokenizer, sampling: Sampling = Sampling()) -> None:  # noqa: B008  it is frozen
+    def __init__(
+        self,
+        step: Step,
+        tokenizer: Tokenizer,
+        sampling: Sampling = Sampling(),  # noqa: B008  it is frozen
+        drafter: Engine | None = None,
+    ) -> None:
         if len(tokenizer) > step.config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer has {len(tokenizer)} tokens and the model {step.config.vocab_size}: they are of two checkpoints"
@@ -112,7 +123,7 @@ class Engine:
         self._held: list[int] = []
         # The logits after tokens that were run ahead, by their place in the cache.
         self._ahead: dict[int, NDArray[np.float32]] = {}
-        self._lookup = Lookup()
+        self.speculation = Speculation(Lookup(), *([Drafter(drafter)] if drafter else []))
 
     @property
     def window(self) -> int:
@@ -159,7 +170,8 @@ class Engine:
 
         The prompt runs once, and then each step runs the tokens of all candidates that go on. Their pieces come mixed, each with
         its `candidate`, counted from 0; `Completed` follows a candidate's last piece. An interrupt ends those that are not
-        complete yet. Afterwards the cache holds the prompt. Errors as in `complete`.
+        complete yet. Afterwards the cache holds the prompt. Nothing is run ahead for several, which fill a step themselves.
+        Errors as in `complete`.
         """
         return self._write(prompt, samplings, accept, Completed)
 
@@ -223,7 +235,7 @@ class Engine:
         """
         own, base = self._held, len(self._held)
         self._ahead = {}
-        self._lookup.begin()
+        self.speculation.begin()
         branches = self.step.branch(len(drafts)) if len(drafts) > 1 else None
         going, rows = list(drafts), [logits] * len(drafts)
         while going:
@@ -242,12 +254,12 @@ class Engine:
     def _follow(self, place: int, token: int, budget: int) -> NDArray[np.float32]:
         """Return the logits (V,) after a token at this place of the cache, from a run ahead if it was in one."""
         if place in self._ahead and self._held[place] == token:
-            self._lookup.served()
+            self.speculation.served()
             return self._ahead[place]
         self._return_to(place)  # what was proposed is not what was drawn, or a line was refused
         self._ahead = {}
-        proposed = self._lookup.propose([*self._held, token], min(budget - 1, self.window - place - 1))
         started = perf_counter()
+        proposed = self.speculation.propose([*self._held, token], min(budget - 1, self.window - place - 1))
         if proposed:
             rows = self.step(np.array([token, *proposed], dtype=np.int64), every=True)
             self._held += [token, *proposed]
@@ -255,7 +267,7 @@ class Engine:
             logits: NDArray[np.float32] = rows[0]
         else:
             logits = self._append([token])
-        self._lookup.ran(len(proposed), perf_counter() - started)
+        self.speculation.ran(perf_counter() - started)
         return logits
 
     def _append(self, tokens: list[int]) -> NDArray[np.float32]:

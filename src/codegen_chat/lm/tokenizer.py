@@ -34,7 +34,7 @@ class Tokenizer:
         self._backend = backend
         self._added = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}
         self._bytes: dict[int, bytes] = {}
-        vocabulary = backend.get_vocab(with_added_tokens=True)
+        vocabulary = self.vocabulary()
         self._size = max(vocabulary.values()) + 1
         letters = set("".join(word for word, token in vocabulary.items() if token not in self._added))
         if not letters <= _BYTE_OF.keys():
@@ -95,6 +95,10 @@ class Tokenizer:
         ids = {self.token_bytes(token): token for token in range(len(self)) if token not in self._added}
         ids.pop(b"", None)
         return ids, sorted(ids), max(map(len, ids), default=0)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Return the id of each token, as the vocabulary spells it."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
 
     def _spell(self, token: int) -> bytes:
         if token in self._added:

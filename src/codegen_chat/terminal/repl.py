@@ -47,7 +47,7 @@ class Chat(Protocol):
 
     @property
     def title(self) -> str:
-        """Model, dtype and device in a few words."""
+        """Model, dtype, device and draft model in a few words."""
         ...
 
     def change(self, values: Mapping[str, object]) -> None:
