@@ -49,6 +49,11 @@ def nearly(held: tuple[int, ...]) -> NDArray[np.float32]:
     return repeating(held) if len(held) % 3 else hashed(held) + np.eye(280, dtype=np.float32)[-1] * 5
 
 
+def sure(held: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return logits that leave no choice."""
+    return np.eye(280, dtype=np.float32)[held[-1] % 40 + 66] * 50
+
+
 def proposers(drafts: Following | None, config: Config, tokenizer: Tokenizer) -> Speculation:
     return Eager(Lookup(), *([] if drafts is None else [Drafter(Engine(FakeStep(config, drafts), tokenizer))]))
 
@@ -117,13 +122,18 @@ def test_the_window_is_kept_to(tiny_config: Config, tiny_tokenizer: Tokenizer) -
 
 def test_a_drafter_runs_the_difference_alone(tiny_config: Config, tiny_tokenizer: Tokenizer) -> None:
     """After an undo, an edit, and a text that went on without it."""
-    step = FakeStep(tiny_config, repeating)
+    step = FakeStep(tiny_config, sure)
     drafter = Drafter(Engine(step, tiny_tokenizer))
     for text, ran in (([70, 71, 72], 3 + 3), ([70, 71, 72, 90, 91, 92], 3 + 3), ([70, 71], 1 + 3), ([70, 80, 81], 2 + 3)):
-        cold = Drafter(Engine(FakeStep(tiny_config, repeating), tiny_tokenizer))
+        cold = Drafter(Engine(FakeStep(tiny_config, sure), tiny_tokenizer))
         step.ran.clear()
         assert drafter.propose(text, PROPOSED) == cold.propose(text, PROPOSED)
         assert len(step.ran) == ran
+
+
+def test_a_drafter_goes_no_further_than_it_is_sure(tiny_config: Config, tiny_tokenizer: Tokenizer) -> None:
+    step = FakeStep(tiny_config, lambda held: sure(held) if len(held) % 3 else repeating(held) / 10)
+    assert [len(Drafter(Engine(step, tiny_tokenizer)).propose([70] * length, PROPOSED)) for length in range(1, 5)] == [3, 2, 1, 3]
 
 
 def test_an_interrupted_drafter_is_of_use_again(tiny_config: Config, tiny_tokenizer: Tokenizer) -> None:
