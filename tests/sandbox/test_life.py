@@ -18,7 +18,7 @@ from codegen_chat.sandbox import limits, outer, walls
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.sandbox.probe import probe
 from codegen_chat.turn import last_execution
-from tests.sandbox.host import Host, Leg, gone, legs, parent
+from tests.sandbox.host import Host, Leg, gone, legs
 
 VALUE = "x = 41\nx + 1"
 
@@ -70,7 +70,7 @@ def test_kill_9_of_init_costs_a_replay_and_leaves_nobody(own: Host) -> None:
 def test_init_killed_alone_takes_everything_along(own: Host) -> None:
     assert own.execute("x = 41", turn="1").status == "ok"
     pids = own.sandbox_pids()
-    (init,) = {parent(pid) for pid in own.walled_pids()}
+    init = own.init_pid()
     os.kill(init, signal.SIGKILL)
     assert gone({init})
     assert own.execute("x + 1", parent="1").value == "42"
@@ -96,7 +96,7 @@ def test_many_turns_hold_few_processes_descriptors_and_memory(own: Host) -> None
         code = f"x = {n}\nopen('f{n % 3}', 'w').write('x' * 1000)"
         assert own.execute(code, parent=str(n - 1) if n else None, turn=str(n)).status == "ok"
         if n % 20 == 19:
-            (init,) = {parent(pid) for pid in own.walled_pids()}
+            init = own.init_pid()
             used.append((resident(init), len(own.sandbox_pids()), len(list(Path(f"/proc/{own.product.pid}/fd").iterdir()))))
     assert used[-1][0] - used[0][0] < 2 << 20
     assert max(count for _, count, _ in used) <= limits.PARKED + 5
