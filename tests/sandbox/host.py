@@ -304,9 +304,9 @@ def gone(pids: set[int], seconds: float = 10.0) -> bool:
 
 
 def _limit(pid: int, name: str) -> float:
-    line = next(line for line in _read_proc(pid, "limits").splitlines() if line.startswith(name))
-    soft = line[len(name) :].split()[0]
-    return float("inf") if soft == "unlimited" else float(soft)
+    """Return a process's limit, 0 where it has ended meanwhile."""
+    softs = [line[len(name) :].split()[0] for line in _read_proc(pid, "limits").splitlines() if line.startswith(name)]
+    return max((float("inf") if soft == "unlimited" else float(soft) for soft in softs), default=0.0)
 
 
 def _filters(pid: int) -> int:
