@@ -265,6 +265,11 @@ class Host:
         ours = _filters(self.product.pid)  # a leg may have one of its own
         return [pid for pid in self.sandbox_pids() if _filters(pid) > ours]
 
+    def init_pid(self) -> int:
+        """Their parent. One of them that ends while it is asked says nothing."""
+        (pid,) = {int(fields[1]) for walled in self.walled_pids() if (fields := _fields(walled))}
+        return pid
+
     def limits_in_force(self) -> bool:
         """Whether every process that runs a person's code is held to few processes and little data."""
         walled = self.walled_pids()
@@ -288,11 +293,6 @@ def below(pid: int) -> set[int]:
     return found
 
 
-def parent(pid: int) -> int:
-    """Return the pid of a process's parent."""
-    return int(_fields(pid)[1])
-
-
 def gone(pids: set[int], seconds: float = 10.0) -> bool:
     """Wait until none of these processes lives."""
     deadline = time.monotonic() + seconds
@@ -304,9 +304,9 @@ def gone(pids: set[int], seconds: float = 10.0) -> bool:
 
 
 def _limit(pid: int, name: str) -> float:
-    line = next(line for line in _read_proc(pid, "limits").splitlines() if line.startswith(name))
-    soft = line[len(name) :].split()[0]
-    return float("inf") if soft == "unlimited" else float(soft)
+    """Return a process's limit, 0 where it has ended meanwhile."""
+    softs = [line[len(name) :].split()[0] for line in _read_proc(pid, "limits").splitlines() if line.startswith(name)]
+    return max((float("inf") if soft == "unlimited" else float(soft) for soft in softs), default=0.0)
 
 
 def _filters(pid: int) -> int:

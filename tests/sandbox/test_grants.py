@@ -14,7 +14,7 @@ from codegen_chat.errors import UsageError
 from codegen_chat.sandbox import outer
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.turn import last_execution
-from tests.sandbox.host import Host, Leg, gone, legs, parent
+from tests.sandbox.host import Host, Leg, gone, legs
 
 
 @pytest.fixture(
@@ -82,7 +82,7 @@ def test_a_link_planted_in_a_granted_folder_is_not_followed_by_the_next_sandbox(
     )
     value(granted, plant)
     pids = granted.sandbox_pids()
-    (init,) = {parent(pid) for pid in granted.walled_pids()}
+    init = granted.init_pid()
     os.kill(init, signal.SIGKILL)
     assert gone({init})
     for code in ("open('«folder»/shared/f').read()", "open('«folder»/shared/way/secret.txt').read()"):
