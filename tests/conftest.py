@@ -56,3 +56,11 @@ def scripted_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import scripted
 
     return scripted.write(tmp_path_factory.mktemp("models") / "scripted")
+
+
+@pytest.fixture(scope="session")
+def scripted_draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller one that says the same."""
+    from tests import scripted
+
+    return scripted.write(tmp_path_factory.mktemp("models") / "small", width=16)

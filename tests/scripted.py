@@ -24,8 +24,8 @@ AFTER_COLON = "\n    return 1\n"
 FILLED = "    return 2"
 
 
-def write(folder: Path, script: tuple[str, ...] = SCRIPT, marks: tuple[str, ...] = ()) -> Path:
-    """Write the checkpoint of a script. With `marks`, those of CodeGen2, a gap is filled with a line."""
+def write(folder: Path, script: tuple[str, ...] = SCRIPT, marks: tuple[str, ...] = (), width: int = 32) -> Path:
+    """Write the checkpoint of a script. With `marks`, those of CodeGen2, a gap is filled with a line. `width` is n_embd."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     lines = ["".join(piece for piece, _ in byte_level.pre_tokenize_str(line)) for line in (*script, AFTER_COLON, FILLED)]
@@ -42,7 +42,7 @@ def write(folder: Path, script: tuple[str, ...] = SCRIPT, marks: tuple[str, ...]
     follows = [*pairwise(chain), (":", after_colon), (after_colon, END)]
     if marks:
         follows += [(marks[0], filled), (filled, marks[-1])]
-    config = Config(n_layer=1, n_embd=32, n_head=4, rotary_dim=4, vocab_size=len(words), n_positions=512, eos_token_id=0)
+    config = Config(n_layer=1, n_embd=width, n_head=4, rotary_dim=4, vocab_size=len(words), n_positions=512, eos_token_id=0)
     model = CodeGen(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -11,6 +11,7 @@ import pytest
 import codegen_chat
 from codegen_chat import Completion, Delta, Settings
 from codegen_chat.api import offers
+from codegen_chat.lm import fit
 from tests import scripted
 
 
@@ -108,6 +109,60 @@ def test_no_such_model() -> None:
 def test_no_such_number_or_device(scripted_model: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(codegen_chat.UsageError):
         codegen_chat.load(scripted_model, **arguments)
+
+
+def test_a_draft_model_changes_nothing_that_is_written(
+    scripted_model: Path, scripted_draft: Path, model: codegen_chat.Model
+) -> None:
+    drafted = codegen_chat.load(scripted_model, draft=scripted_draft)
+    assert (drafted.draft, model.draft) == ("small", "")
+    for _ in range(3):  # it is tried once it is known what a token costs
+        (one,), (other,) = (each.complete("# Add.\n", temperature=0.1) for each in (model, drafted))
+        assert (one.text, one.token_ids, one.seed) == (other.text, other.token_ids, other.seed)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_what_cannot_draft_is_refused_in_a_line(scripted_model: Path, scripted_draft: Path) -> None:
+    said = "nano cannot draft for scripted: their vocabularies differ. Give a smaller model of its family, or --draft off"
+    for refused in (
+        lambda: codegen_chat.load(scripted_model, draft="nano"),
+        lambda: codegen_chat.Session.open(Settings(model=str(scripted_model), draft="nano", save=False)),
+    ):
+        with pytest.raises(codegen_chat.UsageError, match=f"^{said}$"):
+            refused()
+    for large in (scripted_draft, scripted_model):
+        with pytest.raises(codegen_chat.UsageError, match=f"{large.name} cannot draft for small: it is not smaller"):
+            codegen_chat.load(scripted_draft, draft=large)
+    with pytest.raises(codegen_chat.ModelUnavailable, match="nobody/nothing is not on this machine"):
+        codegen_chat.load(scripted_model, draft="nobody/nothing")
+
+
+def test_memory_must_hold_both(scripted_model: Path, scripted_draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft model is loaded first, and what is free then must hold the other: here, not one byte is."""
+    asked: list[int] = []
+
+    def free() -> int:
+        asked.append(1)
+        return 10**9 if len(asked) == 1 else 0
+
+    monkeypatch.setattr(fit, "free_memory", free)
+    with pytest.raises(codegen_chat.ModelUnavailable, match=r"the weights take .* and 0.0 MB are free"):
+        codegen_chat.load(scripted_model, draft=scripted_draft)
+
+
+def test_a_session_changes_its_draft_model(scripted_model: Path, scripted_draft: Path) -> None:
+    with codegen_chat.Session.open(Settings(model=str(scripted_model), exec="off", save=False)) as session:
+        first = session.run("Add the numbers.")
+        with pytest.raises(codegen_chat.UsageError, match="nano cannot draft for scripted"):
+            session.change({"draft": "nano"})
+        assert session.model.value.draft == ""
+        session.change({"draft": str(scripted_draft)})
+        assert session.model.value.draft == "small"
+        assert session.title.endswith(", draft small")
+        assert session.run("Add the numbers.").code == first.code
+        session.change({"draft": "off"})
+        assert session.model.value.draft == ""
+        assert "draft" not in session.title
 
 
 def test_a_session_runs_undoes_exports_and_goes_on(scripted_model: Path, model: codegen_chat.Model, tmp_path: Path) -> None:

@@ -372,6 +372,21 @@ def test_doctor(run: Cli, scripted_model: Path) -> None:
         assert re.search(wanted, done.out, re.MULTILINE), done.out
 
 
+def test_doctor_names_the_draft_model(run: Cli, scripted_model: Path, scripted_draft: Path) -> None:
+    done = run("doctor", "-m", scripted_model, "--draft", scripted_draft)
+    assert (done.code, "; small drafts for it" in done.out) == (0, True)
+
+
+@pytest.mark.parametrize("command", [["complete", "x"], ["run", "-"], ["doctor"], ["bench", "speed"]], ids=lambda each: each[0])
+def test_a_draft_of_another_vocabulary_is_2(run: Cli, scripted_model: Path, command: list[str]) -> None:
+    done = run(*command, "-m", scripted_model, "--draft", "nano", stdin="Add.\n")
+    assert done.code == 2
+    assert done.err == (
+        "codegen-chat: nano cannot draft for scripted: their vocabularies differ. "
+        "Give a smaller model of its family, or --draft off\n"
+    )
+
+
 def test_doctor_names_what_is_missing(run: Cli) -> None:
     done = run("doctor", "-m", "nobody/nothing")
     assert done.code == 3

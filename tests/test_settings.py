@@ -77,6 +77,7 @@ def test_a_misspelt_variable_is_an_error_that_names_it(environment: dict[str, st
         ("save", "perhaps"),
         ("model", ""),
         ("model", 3),
+        ("draft", ""),
         ("top_k", []),
         ("temperature", {}),
     ],
