@@ -72,6 +72,12 @@ class Ours:
 
         if native:
             self.step = steps.load(folder, dtype, "cpu")
+        elif dtype == "int8":
+            from codegen_chat.lm import int8
+            from codegen_chat.lm.config import Config
+            from codegen_chat.lm.stored import Weights
+
+            self.step = int8.load(Weights(folder, Config.read(folder / "config.json")))
         else:
             from codegen_chat.lm import checkpoint, model
 
@@ -281,6 +287,7 @@ ENGINES: dict[str, tuple[str, Callable[[Path], Peer]]] = {
     "native int8": ("codegen_chat", lambda folder: Ours(folder, "int8", native=True)),
     "native int4": ("codegen_chat", lambda folder: Ours(folder, "int4", native=True)),
     "native fp16": ("codegen_chat", lambda folder: Ours(folder, "fp16", native=True)),
+    "torch int8": ("torch", lambda folder: Ours(folder, "int8", native=False)),
     "torch fp32": ("torch", lambda folder: Ours(folder, "fp32", native=False)),
     "CTranslate2 int8": ("ctranslate2", lambda folder: CTranslate2(folder, "int8")),
     "OpenVINO int8": ("openvino", lambda folder: OpenVino(folder, "INT8_SYM")),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codegen_chat.lm import checkpoint, hub
+from codegen_chat.lm import checkpoint, hub, int8
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.model import TorchStep
 from codegen_chat.lm.native import NativeStep
@@ -69,15 +69,17 @@ def main() -> None:
     tokens = [ids[1:][scored[1:]] for ids, scored in texts]
     total = sum(map(len, tokens))
 
-    kinds: dict[str, NativeStep] = {dtype: NativeStep(config, weights, dtype) for dtype in ("fp32", "fp16", "int8")}
+    kinds: dict[str, NativeStep | TorchStep] = {dtype: NativeStep(config, weights, dtype) for dtype in ("fp32", "fp16", "int8")}
     kinds |= {f"int4, {group} columns a scale": NativeStep(config, weights, "int4", group=group) for group in (16, 32, 64, 128)}
+    if int8.available():
+        kinds["torch int8"] = int8.load(weights)
     found = {"torch fp32": {"perplexity": perplexity(truth, tokens), "agreement": 1.0, "divergence": 0.0, "megabytes": 0.0}}
     for name, step in kinds.items():
         own = [logits_of(step, *text) for text in texts]
         same = sum(int((a.argmax(1) == b.argmax(1)).sum()) for a, b in zip(own, truth, strict=True))
         apart = sum(float((np.exp(b) * (b - a)).sum()) for a, b in zip(own, truth, strict=True))
         figures = {"perplexity": perplexity(own, tokens), "agreement": same / total, "divergence": apart / total}
-        found[name] = figures | {"megabytes": step.bytes / 1e6}
+        found[name] = figures | {"megabytes": step.bytes / 1e6 if isinstance(step, NativeStep) else 0.0}
     Path(__file__).with_name("quality.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     print(f"{hub.name(folder)}, revision {hub.revision(folder)}: {len(texts)} conversations, {total} scored tokens\n")

@@ -45,7 +45,7 @@ class RandomWeights(stored.Weights):
     def is_int8(self, key: str) -> bool:
         return len(self._shapes[key]) == 2
 
-    def int8(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    def ordered(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         rows = len(range(*slice(start, stop).indices(self._shapes[key][0])))
         matrix = np.ascontiguousarray(np.resize(self._rows, (rows, self._rows.shape[1]))[:, : self._shapes[key][1]])
         return matrix, np.full(rows, 0.0003, dtype=np.float32)
@@ -53,7 +53,7 @@ class RandomWeights(stored.Weights):
     def floats(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         if not self.is_int8(key):
             return np.full(len(range(*slice(start, stop).indices(self._shapes[key][0]))), float("ln_" in key), dtype=np.float32)
-        matrix, scales = self.int8(key, start, stop)
+        matrix, scales = self.ordered(key, start, stop)
         return matrix.astype(np.float32) * scales[:, None]
 
 

@@ -25,7 +25,16 @@ void fill(Model *model) {
         const std::vector<float> numbers = normal(static_cast<size_t>(rows) * columns, mean, 0.3f);
         const int half = rows / 2 / ROWS * ROWS;  // in two pieces
         if (half) codegen_set(model, layer, part, 0, half, numbers.data(), nullptr);
-        codegen_set(model, layer, part, half, rows - half, numbers.data() + static_cast<size_t>(half) * columns, nullptr);
+        const float *rest = numbers.data() + static_cast<size_t>(half) * columns;
+        if (model->format != INT4 || part == EMBEDDING) {
+            codegen_set(model, layer, part, half, rows - half, rest, nullptr);
+            return;
+        }
+        const int groups = (columns + model->group - 1) / model->group;  // as files have it
+        std::vector<uint8_t> bytes(static_cast<size_t>(rows - half) * groups * model->group / 2);
+        std::vector<float> scales(static_cast<size_t>(rows - half) * groups);
+        codegen_round_int4(rest, rows - half, columns, model->group, 0, bytes.data(), scales.data());
+        codegen_set(model, layer, part, half, rows - half, bytes.data(), scales.data());
     };
     const auto vector = [&](int layer, int part, int size, float mean) {
         const std::vector<float> numbers = normal(size, mean, 0.3f);

@@ -421,20 +421,35 @@ void pack_int8(Matrix &matrix, int row, const int8_t *from, float scale, int wid
     }
 }
 
-void pack_int4(const Kernels &kernels, Matrix &matrix, int row, const float *from, int wide) {
-    std::vector<float> group(matrix.group);
-    std::vector<uint8_t> rounded(matrix.group);
-    for (int start = 0; start < wide; start += matrix.group) {
-        const int count = std::min(matrix.group, wide - start);
+// Stores a group of row `row`, from column `start` on: whole numbers plus 8.
+void place_int4(Matrix &matrix, int row, int start, float scale, const uint8_t *numbers) {
+    uint8_t *to = place(matrix, row, start, scale);
+    for (int k = 0; k < matrix.group; k += 8, to += 4 * ROWS)
+        for (int odd = 0; odd < 2; odd++) {
+            const uint8_t *four = numbers + k + odd;
+            to[2 * odd] = static_cast<uint8_t>(four[0] | four[2] << 4);
+            to[2 * odd + 1] = static_cast<uint8_t>(four[4] | four[6] << 4);
+        }
+}
+
+// Rounds a row to int4, group by group, the last one filled up with zeros: `take` is given where each starts, its scale and numbers.
+template <class Take> void round_row(const Kernels &kernels, int columns, const float *from, int wide, const Take &take) {
+    std::vector<float> group(columns);
+    std::vector<uint8_t> rounded(columns);
+    for (int start = 0; start < wide; start += columns) {
+        const int count = std::min(columns, wide - start);
         std::fill(std::copy(from + start, from + start + count, group.begin()), group.end(), 0.0f);
-        const float scale = kernels.round_int4(group.data(), matrix.group, rounded.data());
-        uint8_t *to = place(matrix, row, start, scale);
-        for (int k = 0; k < matrix.group; k += 8, to += 4 * ROWS)
-            for (int odd = 0; odd < 2; odd++) {
-                const uint8_t *four = &rounded[k + odd];
-                to[2 * odd] = static_cast<uint8_t>(four[0] | four[2] << 4);
-                to[2 * odd + 1] = static_cast<uint8_t>(four[4] | four[6] << 4);
-            }
+        const float scale = kernels.round_int4(group.data(), columns, rounded.data());
+        take(start, scale, rounded.data());
+    }
+}
+
+// Stores row `row` of int4 as files have it: two numbers a byte, the first in the lower half, and a scale a group.
+void pack_int4(Matrix &matrix, int row, const uint8_t *from, const float *scales) {
+    std::vector<uint8_t> numbers(matrix.group);
+    for (int start = 0; start < matrix.columns; start += matrix.group, scales++) {
+        for (int k = 0; k < matrix.group; k += 2, from++) numbers[k] = *from & 15, numbers[k + 1] = *from >> 4;
+        place_int4(matrix, row, start, *scales, numbers.data());
     }
 }
 
@@ -446,7 +461,9 @@ template <class Number, class Convert> void pack_floats(Matrix &matrix, int row,
 void pack_row(const Kernels &kernels, Matrix &matrix, int row, const float *from, int wide) {
     if (matrix.format == FP32) pack_floats<float>(matrix, row, from, wide, [](float number) { return number; });
     if (matrix.format == FP16) pack_floats<half>(matrix, row, from, wide, to_half);
-    if (matrix.format == INT4) pack_int4(kernels, matrix, row, from, wide);
+    if (matrix.format == INT4)
+        round_row(kernels, matrix.group, from, wide,
+                  [&](int start, float scale, const uint8_t *numbers) { place_int4(matrix, row, start, scale, numbers); });
     if (matrix.format != INT8) return;
     std::vector<int8_t> bytes(wide);
     const float scale = kernels.round_int8(from, wide, bytes.data());
@@ -699,7 +716,7 @@ const Kernels *kernels_of(int instructions) {
 extern "C" {
 
 // Raised with every change of what follows, so that a library of another version is not taken for this one.
-int codegen_version() { return 1; }
+int codegen_version() { return 2; }
 
 // Whether these instructions (0 plain, 1 AVX2, 2 AVX-512 with VNNI) are compiled in and run here.
 int codegen_runs(int instructions) { return kernels_of(instructions) != nullptr; }
@@ -723,7 +740,8 @@ size_t codegen_bytes(const Model *model) {
 // The tensors of a model, in the order of native.py.
 enum Part { QKV, OUT, FC_IN, FC_OUT, LN_WEIGHT, LN_BIAS, IN_BIAS, OUT_BIAS, EMBEDDING, HEAD, HEAD_BIAS, SINES, COSINES };
 
-// Sets rows `row` to `row + rows` of a tensor: floats, or, with `scales`, int8 rows. Layer -1 is beside the layers.
+// Sets rows `row` to `row + rows` of a tensor: floats, or, with `scales`, rows of int8 or int4, whichever the matrix has (the embedding
+// is int8 then). Layer -1 is beside the layers.
 void codegen_set(Model *model, int layer, int part, int row, int rows, const void *from, const float *scales) {
     const float *floats = static_cast<const float *>(from);
     Layer *own = layer < 0 ? nullptr : &model->layers[layer];
@@ -750,8 +768,10 @@ void codegen_set(Model *model, int layer, int part, int row, int rows, const voi
         const float *exact = floats + static_cast<size_t>(i) * wide;
         const int8_t *ready = static_cast<const int8_t *>(from) + static_cast<size_t>(i) * wide;
         if (part != EMBEDDING) {
-            if (scales) pack_int8(matrix, row + i, ready, scales[i], wide);
+            const int halves = matrix.columns / 2, groups = matrix.columns / matrix.group;
             if (!scales) pack_row(*model->kernels, matrix, row + i, exact, wide);
+            else if (matrix.format == INT8) pack_int8(matrix, row + i, ready, scales[i], wide);
+            else pack_int4(matrix, row + i, static_cast<const uint8_t *>(from) + static_cast<size_t>(i) * halves, scales + static_cast<size_t>(i) * groups);
             return;
         }
         uint8_t *to = matrix.data + (row + i) * matrix.block_bytes;
@@ -765,6 +785,15 @@ void codegen_set(Model *model, int layer, int part, int row, int rows, const voi
     model->pool.run((rows + ROWS - 1) / ROWS, false, [&](int block) {
         for (int i = block * ROWS; i < std::min(rows, block * ROWS + ROWS); i++) set_row(i);
     });
+}
+
+// Rounds rows to int4 as files have it, in groups of `columns`: `to` (rows, bytes) and `scales` (rows, groups).
+void codegen_round_int4(const float *from, int rows, int wide, int columns, int instructions, uint8_t *to, float *scales) {
+    for (int i = 0; i < rows; i++, from += wide)
+        round_row(*kernels_of(instructions), columns, from, wide, [&](int, float scale, const uint8_t *numbers) {
+            *scales++ = scale;
+            for (int k = 0; k < columns; k += 2) *to++ = static_cast<uint8_t>(numbers[k] | numbers[k + 1] << 4);
+        });
 }
 
 // Makes `count` empty branches that go on from the first `shared` positions. 0 where there is no memory.

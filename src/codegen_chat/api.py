@@ -29,7 +29,7 @@ from codegen_chat.sandbox.by_settings import sandbox, walls
 from codegen_chat.sandbox.kernel import Kernel
 from codegen_chat.sandbox.probe import probe
 from codegen_chat.session.history import History
-from codegen_chat.settings import PROJECT_FILE, Settings, config_file, sessions_folder
+from codegen_chat.settings import PROJECT_FILE, Settings, config_file, packed_folder, sessions_folder
 from codegen_chat.turn import Accept, Completed, Completion, Delta, Prompt, Sampling, Turn
 
 
@@ -93,6 +93,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding(holds=True, what=f"it computes with {loaded.backend}; the native step {native.state()}{drafts}")
     except ModelUnavailable as error:
         yield Finding(holds=False, what=f"model: {error}", code=error.exit_code)
+    packed = packed_folder(os.environ)
+    if taken := sum(file.stat().st_size for file in packed.glob("*/*")):
+        yield Finding(holds=True, what=f"weights made small take {hub.amount(taken)} in {packed}, which may be deleted")
     folder = sessions_folder(os.environ)
     above = next(path for path in (folder, *folder.parents) if path.exists())
     writable = above.is_dir() and os.access(above, os.W_OK)

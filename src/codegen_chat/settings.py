@@ -206,6 +206,11 @@ def models_folder(environment: Mapping[str, str]) -> Path:
     return _xdg(environment, "XDG_DATA_HOME", ".local/share") / "models"
 
 
+def packed_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder of weights that were made small for a dtype. It may be deleted at any time."""
+    return _xdg(environment, "XDG_CACHE_HOME", ".cache") / "packed"
+
+
 def history_file(environment: Mapping[str, str]) -> Path:
     """Return the path of what was typed in the REPL."""
     return _xdg(environment, "XDG_STATE_HOME", ".local/state") / "history"

@@ -121,7 +121,7 @@ def test_rows_are_read_alone(tiny_folder: Path, tmp_path: Path) -> None:
             assert (weights.floats(key, 3, 9) == whole[3:9]).all()
             assert (weights.floats(key, 20) == whole[20:]).all()
     stored = Weights(tmp_path, Config.read(tmp_path / "config.json"))
-    numbers, scales = stored.int8("lm_head.weight", 3, 9)
+    numbers, scales = stored.ordered("lm_head.weight", 3, 9)
     assert (numbers * scales[:, None] == stored.floats("lm_head.weight")[3:9]).all()
 
 

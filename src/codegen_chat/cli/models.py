@@ -174,10 +174,10 @@ def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="N
 
     Added and converted ones, and those in the hub's cache, with all their revisions.
     """
-    from codegen_chat.lm import shelf
+    from codegen_chat.lm import packed, shelf
 
     for name in names:
-        _screen().say(f"{name}: {amount(shelf.remove(name))} freed")
+        _screen().say(f"{name}: {amount(shelf.remove(name) + packed.sweep())} freed")
     return 0
 
 

@@ -57,11 +57,17 @@ def convert(source: Path, target: Path, to: str) -> Generator[tuple[int, int], N
             raise UsageError(f"{target} needs {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there")
         # transformers knows four partitions alone.
         written_as = replace(config, partitions=4) if to == "transformers" else config
-        pieces = _pieces(weights, tensors, written_as.partitions)
-        for written in write_safetensors(unfinished / SINGLE, tensors, pieces, _metadata(to)):
+        for written in write(unfinished / SINGLE, weights, to, written_as.partitions):
             yield written, total
         kind = tensors["transformer.wte.weight" if to == "transformers" else "transformer.ln_f.weight"][0]
         beside(source, unfinished, written_as, tokenizer, _FLOATS[kind])
+
+
+def write(path: Path, weights: Weights, to: str, partitions: int | None = None) -> Iterator[int]:
+    """Write a file of the weights, as `convert` says. Yields the bytes written after each piece."""
+    tensors = _tensors(weights, to)
+    pieces = _pieces(weights, tensors, partitions or weights.config.partitions)
+    return write_safetensors(path, tensors, pieces, _metadata(to))
 
 
 def _tensors(weights: Weights, to: str) -> dict[str, tuple[str, tuple[int, ...]]]:

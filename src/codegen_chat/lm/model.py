@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from codegen_chat.lm.stored import shapes
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -107,11 +109,19 @@ class Block(nn.Module):
     def forward(self, x: Tensor, sin: Tensor, cos: Tensor, attend: Attend) -> Tensor:
         """(B, T, C) -> (B, T, C). `sin` and `cos`: (T, rotary_dim / 2), or (B, 1, 1, rotary_dim / 2) where T is 1."""
         batch, tokens, width = x.shape
-        h = self.ln_1(x)
-        qk, v = self.qkv(h).view(batch, tokens, 3, self.n_head, -1).permute(2, 0, 3, 1, 4).split((2, 1))
-        (q, k), v = rotate(qk, sin, cos), v[0]
+        qkv, inner = self.enter(self.ln_1(x))
+        qkv = qkv.view(batch, tokens, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
+        (q, k), v = rotate(qkv[:2], sin, cos), qkv[2]
         attended = attend(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
-        after: Tensor = x + self.out(attended) + self.fc_out(gelu(self.fc_in(h), approximate="tanh"))
+        return self.leave(x, attended, gelu(inner, approximate="tanh"))
+
+    def enter(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return q, k and v as one, (B, T, 3C), and what goes into the MLP's gelu, (B, T, inner), of h (B, T, C)."""
+        return self.qkv(h), self.fc_in(h)
+
+    def leave(self, x: Tensor, attended: Tensor, inner: Tensor) -> Tensor:
+        """Return x (B, T, C) with what attention (B, T, C) and the MLP's inside (B, T, inner) add to it."""
+        after: Tensor = x + self.out(attended) + self.fc_out(inner)
         return after
 
 
@@ -166,6 +176,16 @@ class CodeGen(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         self.register_buffer("cos", cos, persistent=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What activations are kept in, and weights but where those are smaller."""
+        return self.ln_f.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.ln_f.weight.device
+
     def forward(self, ids: Tensor, attends: Sequence[Attend] | None = None, start: int | Tensor = 0) -> Tensor:
         """Return the last hidden states, after `ln_f`: ids (B, T) -> (B, T, C). Logits are `lm_head` of them.
 
@@ -183,7 +203,7 @@ class CodeGen(nn.Module):
 @torch.inference_mode()
 def attentions(model: CodeGen, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return what T tokens attend to, float32 (layers, H, T, T): `[l, h, i, j]` is how much i does to j, 0 where j is later."""
-    config, device = model.config, model.lm_head.weight.device
+    config, device = model.config, model.device
     seen = np.empty((config.n_layer, config.n_head, len(ids), len(ids)), dtype=np.float32)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -212,10 +232,9 @@ class TorchStep:
             if isinstance(linear, nn.Linear) and linear.out_features > linear.in_features:
                 # A token is a matrix times a vector. Where the matrix is taller than wide, MKL reads columns 1.6 times faster.
                 linear.weight.data = linear.weight.data.t().contiguous().t()
-        weight = model.lm_head.weight
-        if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
+        if sum(map(math.prod, shapes(model.config).values())) < SMALL:
             torch.set_num_threads(1)
-        self._past = [KeyValues(model.config, weight.dtype, weight.device) for _ in model.blocks]
+        self._past = [KeyValues(model.config, model.dtype, model.device) for _ in model.blocks]
         self.length = 0
 
     @property
@@ -226,17 +245,17 @@ class TorchStep:
     @property
     def dtype(self) -> str:
         """How the weights are kept."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.model.lm_head.weight.dtype]
+        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.model.dtype]
 
     @property
     def device(self) -> str:
         """Where it computes."""
-        return str(self.model.lm_head.weight.device)
+        return str(self.model.device)
 
     @property
     def backend(self) -> str:
         """What computes."""
-        device = self.model.lm_head.weight.device
+        device = self.model.device
         gpu = f" on {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
         return f"torch {torch.__version__}{gpu}"
 
@@ -246,7 +265,7 @@ class TorchStep:
         end = self.length + len(ids)
         if end > self.config.n_positions:
             raise ValueError(f"{end} tokens do not fit a window of {self.config.n_positions}")
-        batch = torch.from_numpy(ids)[None].to(self.model.lm_head.weight.device)
+        batch = torch.from_numpy(ids)[None].to(self.model.device)
         attends = [partial(past.attend, self.length) for past in self._past]
         out: Tensor = self.model(batch, attends, self.length)[0]
         self.length = end
@@ -273,7 +292,7 @@ class TorchStep:
     def branch(self, count: int) -> Branches:
         """Return `count` empty continuations of what the cache holds now. They are void once it changes."""
         shared = self.length
-        device = self.model.lm_head.weight.device
+        device = self.model.device
         tails = [Tails(past, shared, count) for past in self._past]
 
         @torch.inference_mode()

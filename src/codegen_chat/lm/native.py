@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codegen_chat.errors import CodegenChatError
+from codegen_chat.errors import CodegenChatError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ GROUP = 32
 FORMATS = {"fp32": 0, "fp16": 1, "int8": 2, "int4": 3}
 """The dtypes of weights that the native step knows, and the library's numbers for them."""
 
-_VERSION = 1
+_VERSION = 2
 _LAST, _EVERY, _FEATURES = range(3)
 
 _LAYER = {
@@ -82,6 +82,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL | None:
         "codegen_free": (None, [pointer]),
         "codegen_bytes": (ctypes.c_size_t, [pointer]),
         "codegen_set": (None, [pointer, number, number, number, number, pointer, pointer]),
+        "codegen_round_int4": (None, [pointer, number, number, number, number, pointer, pointer]),
         "codegen_branch": (number, [pointer, number, number]),
         "codegen_run": (number, [pointer, number, pointer, number, pointer]),
     }
@@ -101,6 +102,22 @@ def state() -> str:
     """Say in a few words what this machine has of the native step."""
     found = instructions()
     return f"runs with {found[-1]}" if found else "was not built: it needs a C++ compiler when the package is installed"
+
+
+def round_int4(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return weight (R, C) as int4, as `quantize.to_int4` says. Raises UsageError where the native step was not built."""
+    library = _library()
+    if library is None:
+        raise UsageError(f"int4 is made by the native step, and that {state()}")
+    rows, columns = weight.shape
+    groups = -(-columns // GROUP)
+    numbers = np.empty((rows, groups * GROUP // 2), dtype=np.uint8)
+    scales = np.empty((rows, groups), dtype=np.float32)
+    with_instructions = len(instructions()) - 1
+    library.codegen_round_int4(
+        weight.ctypes.data, rows, columns, GROUP, with_instructions, numbers.ctypes.data, scales.ctypes.data
+    )
+    return numbers, scales
 
 
 class NativeStep:
@@ -132,6 +149,7 @@ class NativeStep:
         self.length = 0
         self.instructions = with_instructions or instructions()[-1]
         self._library = library
+        self._group = group
         shape = _Shape(
             config.n_layer,
             config.n_embd,
@@ -148,7 +166,7 @@ class NativeStep:
         if not self._model:
             raise _no_memory()
         weakref.finalize(self, library.codegen_free, self._model)
-        self._load(weights, dtype)
+        self._load(weights)
 
     @property
     def backend(self) -> str:
@@ -160,7 +178,7 @@ class NativeStep:
         """How many bytes the packed weights take."""
         return int(self._library.codegen_bytes(self._model))
 
-    def _load(self, weights: Weights, dtype: str) -> None:
+    def _load(self, weights: Weights) -> None:
         """Read the weights tensor by tensor, large ones in pieces, and pack them."""
         config = self.config
         places = {f"transformer.h.{i}.{key}": (i, part) for i in range(config.n_layer) for key, part in _LAYER.items()}
@@ -170,8 +188,8 @@ class NativeStep:
             step = rows if "qkv" in key else ROWS  # the order of its rows is seen in the whole
             for start in range(0, rows, step):
                 stop = min(start + step, rows)
-                if weights.is_int8(key) and (dtype == "int8" or (dtype == "int4" and "wte" in key)):
-                    self._set(layer, part, start, *weights.int8(key, start, stop))
+                if self._as_stored(weights, key):
+                    self._set(layer, part, start, *weights.ordered(key, start, stop))
                 else:
                     self._set(layer, part, start, np.ascontiguousarray(weights.floats(key, start, stop), dtype=np.float32))
         frequencies = np.float32(10000.0) ** (
@@ -180,6 +198,12 @@ class NativeStep:
         angles = np.outer(np.arange(config.n_positions, dtype=np.float32), frequencies)
         for part, table in ((_SINES, np.sin(angles)), (_COSINES, np.cos(angles))):
             self._set(-1, part, 0, table.ravel())
+
+    def _as_stored(self, weights: Weights, key: str) -> bool:
+        """Whether a matrix is stored in the numbers and scales that it is computed with."""
+        if self.dtype == "int4" and "wte" not in key:
+            return weights.is_int4(key) and self._group == GROUP
+        return weights.is_int8(key) and self.dtype in {"int4", "int8"}
 
     def _set(self, layer: int, part: int, row: int, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> None:
         self._library.codegen_set(

@@ -27,22 +27,36 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
     does not hold them, UsageError for a dtype or a device that there is not.
     """
     config = Config.read(folder / "config.json")
+    weights = Weights(folder, config)
     if native.instructions() and device in {"auto", "cpu"} and dtype in {"auto", *native.FORMATS}:
-        weights = Weights(folder, config)
         small = weights.dtype == "int8"
         if small or device == "cpu" or not GPU.exists():
             chosen = weights.dtype if dtype == "auto" else dtype
             _room(config, chosen)
-            return native.NativeStep(config, weights, chosen)
-    if dtype in {"int8", "int4"}:
+            return native.NativeStep(config, _packed(folder, weights, chosen), chosen)
+    if dtype == "int4":
         raise UsageError(
-            f"{dtype} is computed by the native step on a CPU, and that {native.state()}: use auto, fp32, bf16 or fp16"
+            f"int4 is computed by the native step on a CPU, and that {native.state()}: use auto, int8, fp32, bf16 or fp16"
         )
-    from codegen_chat.lm import checkpoint, model  # noqa: PLC0415  torch
+    if dtype == "int8" and device not in {"auto", "cpu"}:
+        raise UsageError("int8 is computed on a CPU: use --device cpu, or auto, fp32, bf16 or fp16 as the dtype")
+    from codegen_chat.lm import checkpoint, int8, model  # noqa: PLC0415  torch
 
+    if dtype == "int8":
+        _room(config, dtype)
+        return int8.load(_packed(folder, weights, dtype))
     if device == "cpu" or (device == "auto" and not GPU.exists()):
         _room(config, "fp16" if dtype in {"fp16", "bf16"} else "fp32")
     return model.TorchStep(checkpoint.load(folder, dtype=dtype, device=device))
+
+
+def _packed(folder: Path, weights: Weights, dtype: str) -> Weights:
+    """Return weights for a dtype that were made small before, where that takes time."""
+    if dtype == weights.dtype or dtype not in {"int8", "int4"}:
+        return weights
+    from codegen_chat.lm import packed  # noqa: PLC0415  with all that writes weights
+
+    return packed.small(folder, weights, dtype)
 
 
 def _room(config: Config, dtype: str, instead: Sequence[str] = fit.DTYPES) -> None:

@@ -133,8 +133,8 @@ class Weights:
             raise CheckpointError(f"{key} is stored as {array.dtype}, which is no weight")
         return array
 
-    def int8(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return int8 rows (R, C) of a matrix that is stored so, and their scales (R,); qkv's in the order of the heads."""
+    def ordered(self, key: str, start: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Return what `packed` does, with qkv's rows in the order of the heads."""
         if not key.endswith("qkv_proj.weight"):
             return self.packed(key, start, stop)
         numbers, scales = (heads_in_order(array, self.config.partitions)[start:stop] for array in self.packed(key))
