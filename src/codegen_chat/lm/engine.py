@@ -184,39 +184,39 @@ class Engine:
         if room < 0:
             raise ContextWindowExceeded(f"the prompt has {len(tokens)} tokens and the model's window {self.window}: shorten it")
         budget = min(room, prompt.max_new_tokens)
-        drafts = [_Draft(i, sampling, accept, prompt.stop, budget, prompt.copy) for i, sampling in enumerate(samplings)]
+        candidates = [_Candidate(i, sampling, accept, prompt.stop, budget, prompt.copy) for i, sampling in enumerate(samplings)]
         cached, paused = 0, 0.0
         started = decoding = perf_counter()
 
-        def news(draft: _Draft) -> Generator[Delta | _E, None, None]:
+        def news(candidate: _Candidate) -> Generator[Delta | _E, None, None]:
             """Tell what is decided and not yet told. No call stands between noting it as told and the yield: nothing is lost."""
-            if draft.decided > draft.shown:
-                piece = Delta(draft.text[draft.shown : draft.decided], draft.index)
-                draft.shown = draft.decided
+            if candidate.decided > candidate.shown:
+                piece = Delta(candidate.text[candidate.shown : candidate.decided], candidate.index)
+                candidate.shown = candidate.decided
                 yield piece
-            if draft.reason and not draft.told:
-                usage = Usage(len(tokens), cached, draft.draws, decoding - started, perf_counter() - decoding - paused)
-                event = report(draft.completion(usage), draft.index)
-                draft.told = True
+            if candidate.reason and not candidate.told:
+                usage = Usage(len(tokens), cached, candidate.draws, decoding - started, perf_counter() - decoding - paused)
+                event = report(candidate.completion(usage), candidate.index)
+                candidate.told = True
                 yield event
 
         try:
             logits, cached = self.prefill(tokens)
             decoding = perf_counter()
-            for draft in self.decode(drafts, logits):
+            for candidate in self.decode(candidates, logits):
                 turned = perf_counter()
-                yield from news(draft)
+                yield from news(candidate)
                 paused += perf_counter() - turned
         except KeyboardInterrupt:
             pass
-        for draft in drafts:
-            draft.end("interrupted")
-        alone = drafts[0].kept if len(drafts) == 1 else []
+        for candidate in candidates:
+            candidate.end("interrupted")
+        alone = candidates[0].kept if len(candidates) == 1 else []
         self._return_to(_shared(self._held, tokens + [drawn.token for drawn in alone]))
-        for draft in drafts:
-            while not draft.told:
+        for candidate in candidates:
+            while not candidate.told:
                 with suppress(KeyboardInterrupt):  # a second one: all that was written comes all the same
-                    yield from news(draft)
+                    yield from news(candidate)
 
     def prefill(self, tokens: list[int]) -> tuple[NDArray[np.float32], int]:
         """Make the cache hold a prompt of one token at least. Return the logits (V,) after it, and how many tokens were there."""
@@ -228,28 +228,28 @@ class Engine:
             self._append(tokens[start : start + CHUNK])
         return self._append(tokens[last:]), shared
 
-    def decode(self, drafts: Sequence[_Draft], logits: NDArray[np.float32]) -> Iterator[_Draft]:
-        """Draw tokens into the drafts, from the logits (V,) after the prompt on. Yield a draft whenever there is news of it.
+    def decode(self, candidates: Sequence[_Candidate], logits: NDArray[np.float32]) -> Iterator[_Candidate]:
+        """Draw tokens into the candidates, from the logits (V,) after the prompt on. Yield one whenever there is news of it.
 
-        One draft goes on in the cache itself. Several go on in branches of it, and those that have ended leave the step.
+        One candidate goes on in the cache itself. Several go on in branches of it, and those that have ended leave the step.
         """
         own, base = self._held, len(self._held)
         self._ahead = {}
         self.speculation.begin()
-        branches = self.step.branch(len(drafts)) if len(drafts) > 1 else None
-        going, rows = list(drafts), [logits] * len(drafts)
+        branches = self.step.branch(len(candidates)) if len(candidates) > 1 else None
+        going, rows = list(candidates), [logits] * len(candidates)
         while going:
-            for draft, row in zip(going, rows, strict=True):
-                draft.draw(row, self.tokenizer, self._ends)
-                yield draft
+            for candidate, row in zip(going, rows, strict=True):
+                candidate.draw(row, self.tokenizer, self._ends)
+                yield candidate
                 if self._held is not own:
                     raise RuntimeError("another completion began on this engine: one at a time")
-            going = [draft for draft in going if not draft.reason]
-            places, last = [len(draft.drawn) - 1 for draft in going], [draft.drawn[-1].token for draft in going]
+            going = [candidate for candidate in going if not candidate.reason]
+            places, last = [len(candidate.drawn) - 1 for candidate in going], [candidate.drawn[-1].token for candidate in going]
             if branches is None and going:
                 rows = [self._follow(base + places[0], last[0], going[0].budget - len(going[0].drawn))]
             elif branches is not None and going:
-                rows = list(branches([draft.index for draft in going], places, last))
+                rows = list(branches([candidate.index for candidate in going], places, last))
 
     def _follow(self, place: int, token: int, budget: int) -> NDArray[np.float32]:
         """Return the logits (V,) after a token at this place of the cache, from a run ahead if it was in one."""
@@ -315,7 +315,7 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Candidate:
     """A completion while it is drawn. A token joins it in one step, so that an interrupt finds it whole."""
 
     index: int
@@ -345,7 +345,7 @@ class _Draft:
     _redraws: int = 0
 
     def __post_init__(self) -> None:
-        """Give the draft its own random numbers."""
+        """Give the candidate its own random numbers."""
         self._rng = np.random.default_rng(self.sampling.seed)
 
     @property
@@ -355,11 +355,11 @@ class _Draft:
 
     @property
     def kept(self) -> list[_Drawn]:
-        """The tokens whose text is all within what the ended draft shows."""
+        """The tokens whose text is all within what the ended candidate shows."""
         return [drawn for drawn in self.drawn if drawn.end <= self.decided]
 
     def draw(self, logits: NDArray[np.float32], tokenizer: Tokenizer, ends: Collection[int]) -> None:
-        """Draw from logits (V,) until a token stands that the model is to run, or the draft has ended.
+        """Draw from logits (V,) until a token stands that the model is to run, or the candidate has ended.
 
         A line that the guard refuses is drawn again from the logits at its beginning.
         """
@@ -395,14 +395,14 @@ class _Draft:
             self.end("length")
 
     def end(self, reason: FinishReason) -> None:
-        """End the draft, unless it has ended: what was held back belongs to it, but for what the stop cuts away."""
+        """End the candidate, unless it has ended: what was held back belongs to it, but for what the stop cuts away."""
         if self.reason is None:
             visible, ended = self.stop(self.text)
             self.decided = visible if ended else len(self.text)
             self.reason = reason
 
     def completion(self, usage: Usage) -> Completion:
-        """Return the completion of an ended draft."""
+        """Return the completion of an ended candidate."""
         kept = self.kept
         return Completion(
             text=self.text[: self.decided],
