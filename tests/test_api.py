@@ -12,7 +12,8 @@ import codegen_chat
 from codegen_chat import Completion, Delta, Settings
 from codegen_chat.api import offers
 from codegen_chat.lm import fit
-from tests import scripted
+from codegen_chat.models import drafting
+from tests import scripted, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,14 @@ def test_what_cannot_draft_is_refused_in_a_line(scripted_model: Path, scripted_d
             codegen_chat.load(scripted_draft, draft=large)
     with pytest.raises(codegen_chat.ModelUnavailable, match="nobody/nothing is not on this machine"):
         codegen_chat.load(scripted_model, draft="nobody/nothing")
+
+
+def test_published_models_share_their_vocabulary_whatever_file_it_stands_in(tmp_path: Path) -> None:
+    large = synthetic.write(tmp_path / "large", synthetic.small("2B"), filled=False)
+    small = synthetic.write(tmp_path / "small", synthetic.small("350M"), filled=False, parts=True)
+    assert drafting(large, small) == small
+    with pytest.raises(codegen_chat.UsageError, match="nano cannot draft for large: their vocabularies differ"):
+        drafting(large, "nano")
 
 
 def test_memory_must_hold_both(scripted_model: Path, scripted_draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
