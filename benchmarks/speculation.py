@@ -1,6 +1,6 @@
 """What speculation costs and saves: plain, by lookup, by a draft model, in turns in one run. Texts must be equal.
 
-    python benchmarks/speculation.py --draft FOLDER [--model nano] [--rounds 5] [--tokens 96]
+    python benchmarks/speculation.py --draft FOLDER [--model nano] [--rounds 5] [--tokens 96] [--dtype int8] [--draft-dtype int8]
     python benchmarks/speculation.py --shapes 2B,350M [--rounds 5] [--dtype int8]
 
 The first continues ten prompts as a conversation has them, greedily and at temperature 0.6, with trained models of one
@@ -94,10 +94,10 @@ def complete(engine: Engine, prompt: Prompt, sampling: Sampling) -> Completion:
     return done
 
 
-def trained(model: str, draft: str, rounds: int, tokens: int, dtype: str) -> dict[str, Any]:
+def trained(model: str, dtype: str, draft: str, draft_dtype: str, rounds: int, tokens: int) -> dict[str, Any]:
     """Measure the ways in turns; assert that they tell the same."""
     engine = models.load(model, dtype=dtype).engine
-    small = models.load(draft, dtype=dtype).engine
+    small = models.load(draft, dtype=draft_dtype).engine
     ways: dict[str, Callable[[], Counted]] = {
         "plain": Counted,
         "lookup": lambda: Counted(Lookup()),
@@ -185,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--draft", help="a smaller model of the same vocabulary")
+    parser.add_argument("--draft-dtype", default="int8", choices=native.FORMATS)
     parser.add_argument("--shapes", help="two published sizes, the larger first")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=96)
@@ -192,7 +193,8 @@ def main() -> None:
     asked = parser.parse_args()
     found = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     if asked.draft:
-        found["trained"] = trained(asked.model, asked.draft, asked.rounds, asked.tokens, asked.dtype)
+        name = f"{Path(asked.draft).name} {asked.draft_dtype} for {asked.model} {asked.dtype}"
+        found[name] = trained(asked.model, asked.dtype, asked.draft, asked.draft_dtype, asked.rounds, asked.tokens)
     if asked.shapes:
         found[asked.shapes] = shapes(asked.shapes.split(","), asked.rounds, asked.dtype)
     FIGURES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -45,7 +45,6 @@ from codegen_chat.errors import INTERRUPTED, UsageError
 from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
-    from codegen_chat.loading import Loading
     from codegen_chat.models import Model as Loaded
 
 OUTPUT = "OUT.{py,ipynb,md,html}"
@@ -106,6 +105,10 @@ def run(
         raise UsageError("nobody is asked here before code runs: give --exec auto or --exec off")
 
     from codegen_chat.api import Session
+    from codegen_chat.loading import Loading
+
+    first = Loading(lambda: Session.open(ready[0][2], unsafe_exec=unsafe_exec))
+    first.begin()  # its sandbox starts while what shows its turns is imported
     from codegen_chat.terminal.play import JsonPlayer, Player, ScreenPlayer, play
     from codegen_chat.terminal.screen import Screen
 
@@ -113,7 +116,7 @@ def run(
     loading: Loading[Loaded] | None = None
     codes = set()
     for name, parsed, settings in ready:
-        with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) as session:
+        with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) if loading else first.value as session:
             loading = session.model
             if settings.allow_read or settings.allow_write or unsafe_exec:
                 for line in session.walls:

@@ -31,10 +31,12 @@ _MOST = 63
 _ENDS = (_MOST + 0.5, -_MOST - 0.5)
 """From these ends FBGEMM makes a scale of 1: 127 steps, as many as 7 bits have."""
 
+_LEAST = torch.finfo(torch.float32).tiny
+
 _FINER = 2 * _MOST
 """What is left of a whole number, at most a half, times this is at most `_MOST`."""
 
-ROWS = 4096
+ROWS = 512
 """Rows of a tensor that are made int8 at once: bounds the memory beside what is packed."""
 
 
@@ -60,13 +62,16 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) -> (…, R), float32: for each token alone the same, to the last bit."""
         rows = x.reshape(-1, x.shape[-1])
-        unit = rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _MOST
+        unit = (torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True) / _MOST).clamp_min_(_LEAST)
         exact = rows / unit
-        whole = exact.round()
-        both = torch.cat((whole, (exact - whole) * _FINER))
-        ends = both.new_tensor(_ENDS).expand(len(both), -1)
-        found = torch.ops.quantized.linear_dynamic(torch.cat((both, ends), dim=1), self._packed, True)  # of 7 bits
-        result: Tensor = (found[: len(rows)] + found[len(rows) :] / _FINER) * unit + self.bias
+        both = rows.new_empty(2, len(rows), rows.shape[1] + len(_ENDS))
+        whole, rest = both[:, :, : -len(_ENDS)]
+        torch.round(exact, out=whole)
+        torch.sub(exact, whole, out=rest).mul_(_FINER)
+        both[:, :, -2], both[:, :, -1] = _ENDS
+        found = torch.ops.quantized.linear_dynamic(both.view(-1, both.shape[-1]), self._packed, True)  # of 7 bits
+        found = found.view(2, len(rows), -1)
+        result = torch.addcmul(self.bias, torch.add(found[0], found[1], alpha=1 / _FINER), unit)
         return result.view(*x.shape[:-1], -1)
 
 

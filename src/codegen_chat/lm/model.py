@@ -56,8 +56,9 @@ class KeyValues:
 
     def __init__(self, config: Config, dtype: torch.dtype, device: torch.device | str) -> None:
         shape = (1, config.n_head, config.n_positions, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        # Nothing is read that was not written, and what is not touched takes no memory.
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
 
     def attend(self, start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write T new positions from `start` on; attend to everything up to and with them."""
