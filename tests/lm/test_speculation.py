@@ -236,20 +236,24 @@ def play(speculation: Speculation, runs: int, right: int, cost: float, *, reads:
     return asked
 
 
-@pytest.mark.parametrize(("right", "cost"), [(1, 1.5), (4, 3.0)])
+@pytest.mark.parametrize(("right", "cost"), [(1, 1.5), (4, 3.0), (4, 4.9)])
 def test_who_pays_is_asked(right: int, cost: float) -> None:
     """But for the first runs, and one of FRESH, by which the cost of a plain one is known. Reading a prompt first is forgiven."""
     runs = 10 * FRESH
     assert play(Speculation(Fixed()), RECENT + runs, right, cost, reads=100.0) >= runs - runs / FRESH - 1
 
 
-@pytest.mark.parametrize(("right", "cost"), [(0, 1.3), (0, 3.0), (1, 2.5), (2, 4.0)])
+@pytest.mark.parametrize(("right", "cost"), [(0, 1.3), (0, 3.0), (1, 2.5), (2, 4.0), (4, 6.0)])
 def test_who_does_not_pay_rests_and_is_tried_again(right: int, cost: float) -> None:
+    """And rests for longer then, until it pays."""
     speculation, loss = Speculation(Fixed()), cost - 1 - right
-    for _ in range(2):
-        assert -1e-6 < play(speculation, RECENT + REST // 2, right, cost) * loss - TRUST < loss + 1e-6
-        assert play(speculation, REST // 4, right, cost) == 0
-        play(speculation, REST // 4 - RECENT, right, cost)
+    for rest in (REST, 2 * REST):
+        asked = play(speculation, RECENT + rest // 2, right, cost)
+        assert TRUST - 1e-6 < asked * loss < TRUST + 2 * cost
+        assert play(speculation, rest // 2 - RECENT - asked, right, cost) == 0
+    play(speculation, 4 * REST, PROPOSED, 1.0)
+    play(speculation, REST, 0, 3.0)
+    assert play(speculation, REST, 0, 3.0) > 0
 
 
 def test_each_is_measured_by_itself() -> None:
@@ -269,7 +273,7 @@ def test_each_is_measured_by_itself() -> None:
         speculation.ran(2.0 if proposed else 1.0)
         for _ in proposed if len(proposed) == PROPOSED else []:
             speculation.served()
-    assert wrong.asked == TRUST
+    assert wrong.asked == TRUST + 1
 
 
 def test_what_was_once_saved_is_soon_used_up() -> None:

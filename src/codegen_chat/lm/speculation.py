@@ -26,7 +26,7 @@ TRUST = 6.0
 """Plain runs that a proposer may lose before it rests, and the most that counts of what it saved: texts change."""
 
 REST = 256
-"""Runs that a proposer rests. A trial that fails costs TRUST of them, two in a hundred."""
+"""Runs that a proposer rests, and twice as many each time that it did not pay again. A trial that fails costs TRUST of them."""
 
 
 class Proposer(Protocol):
@@ -49,6 +49,8 @@ class _Account:
     saved: float = 0.0
     resting: int = 0
     """The runs that it still sits out."""
+    rest: int = REST
+    """How many it sits out the next time."""
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     """What its runs took."""
 
@@ -82,25 +84,25 @@ class Speculation:
         known = len(self._plain) == RECENT and self._since < FRESH
         for account in self._accounts:
             if account.saved <= -TRUST:
-                account.saved, account.resting = 0.0, REST
+                account.saved, account.resting, account.rest = 0.0, account.rest, 2 * account.rest
             account.resting = max(0, account.resting - 1)
             if known and not account.resting:
                 yield account
 
     def ran(self, seconds: float) -> None:
-        """Note a run and what it took, with what `propose` took before it.
-
-        It counts for no more than the tokens that it might have given: a draft model reads a whole prompt in its first one.
-        """
+        """Note a run and what it took, with what `propose` took before it."""
         if self._asked is None:
             self._plain.append(seconds)
             self._since = 0
         else:
             self._asked.seconds.append(seconds)
-            self._asked.saved -= min(median_low(self._asked.seconds) / median_low(self._plain), 1 + PROPOSED) - 1
+            if len(self._asked.seconds) > 1:  # in its very first one a draft model reads the whole conversation
+                self._asked.saved -= median_low(self._asked.seconds) / median_low(self._plain) - 1
             self._since += 1
 
     def served(self) -> None:
         """Note that a proposed token was drawn: the model need not run for it."""
         if self._asked is not None:
             self._asked.saved = min(self._asked.saved + 1, TRUST)
+            if self._asked.saved == TRUST:
+                self._asked.rest = REST
