@@ -60,6 +60,19 @@ def tiny_tokenizer(tiny_backend: tokenizers.Tokenizer) -> Tokenizer:
     return Tokenizer(tiny_backend)
 
 
+def random_model(heads: int, size: int, rotary: int, inner: int | None, vocabulary: int) -> CodeGen:
+    """Return two layers of a shape, whose weights spread as those of a trained model might."""
+    config = Config(
+        n_layer=2, n_embd=heads * size, n_head=heads, rotary_dim=rotary, vocab_size=vocabulary, n_positions=100, n_inner=inner
+    )
+    torch.manual_seed(heads + size)
+    model = CodeGen(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "ln" in name and "weight" in name else 0.0, 1.0 if "wte" in name else 0.2)
+    return model
+
+
 @pytest.fixture(scope="session")
 def tiny_config(tiny_tokenizer: Tokenizer) -> Config:
     return Config(

@@ -117,6 +117,13 @@ def test_int4_is_what_it_says() -> None:
     assert (np.abs(numbers * scale[:, None] - weight) <= scale[:, None] / 2 + 1e-6).all()
 
 
+def test_int4_is_made_by_the_native_step(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_library", lambda: None)
+    with pytest.raises(UsageError, match=r"^int4 is made by the native step, and that was not built: it needs a C\+\+ compiler"):
+        converted(tiny_folder, tmp_path / "out", "int4")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_conversion_that_cannot_be_is_one_line_and_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^there is nothing to convert to 'int2': use transformers, int8, int4$"):
         converted(tiny_folder, tmp_path / "out", "int2")

@@ -14,11 +14,12 @@ from codegen_chat.errors import UsageError
 from codegen_chat.lm import checkpoint, hub, int8, native, steps
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.engine import Engine
-from codegen_chat.lm.model import CodeGen, TorchStep, attentions
+from codegen_chat.lm.model import TorchStep, attentions
 from codegen_chat.lm.stored import Weights
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.prompt import conversation_stop
 from codegen_chat.turn import Completed, Completion, Prompt, Sampling
+from tests.lm.conftest import random_model
 
 pytestmark = pytest.mark.skipif(not int8.available(), reason="FBGEMM is for x86")
 
@@ -31,18 +32,12 @@ SHAPES = [(4, 8, 4, None, 97), (8, 12, 8, 96, 131), (16, 20, 10, None, 50), (4, 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TorchStep, int8.Int8Step]:
     """A random checkpoint stored as int8, the reference with what it stands for, and int8."""
-    heads, size, rotary, inner, vocabulary = request.param
-    config = Config(
-        n_layer=2, n_embd=heads * size, n_head=heads, rotary_dim=rotary, vocab_size=vocabulary, n_positions=100, n_inner=inner
-    )
-    torch.manual_seed(heads + size)
-    model = CodeGen(config)
+    model = random_model(*request.param)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(1.0 if "ln" in name and "weight" in name else 0.0, 1.0 if "wte" in name else 0.2)
+        model.lm_head.weight[5] = 0  # as of a token that was never seen
     folder = tmp_path_factory.mktemp("random")
     checkpoint.save(model, folder, int8=True)
-    return folder, TorchStep(checkpoint.load(folder)), int8.load(Weights(folder, config))
+    return folder, TorchStep(checkpoint.load(folder)), int8.load(Weights(folder, model.config))
 
 
 def test_logits_and_features_are_those_of_the_reference(pair: tuple[Path, TorchStep, int8.Int8Step]) -> None:

@@ -17,11 +17,12 @@ from codegen_chat.errors import CodegenChatError, UsageError
 from codegen_chat.lm import checkpoint, hub, native, steps
 from codegen_chat.lm.config import Config
 from codegen_chat.lm.engine import Engine
-from codegen_chat.lm.model import CodeGen, TorchStep
+from codegen_chat.lm.model import TorchStep
 from codegen_chat.lm.stored import Weights
 from codegen_chat.lm.tokenizer import Tokenizer
 from codegen_chat.prompt import conversation_stop
 from codegen_chat.turn import Completed, Completion, Prompt, Sampling
+from tests.lm.conftest import random_model
 
 pytestmark = pytest.mark.skipif(not native.instructions(), reason=f"the native step {native.state()}")
 
@@ -61,15 +62,10 @@ def expressible(dtype: str, weight: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module", params=[(shape, dtype) for shape in SHAPES for dtype in ROUNDED], ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TorchStep, str]:
     """A random checkpoint whose weights the dtype can express, the reference over it, and the dtype."""
-    (heads, size, rotary, inner, vocabulary), dtype = request.param
-    config = Config(
-        n_layer=2, n_embd=heads * size, n_head=heads, rotary_dim=rotary, vocab_size=vocabulary, n_positions=100, n_inner=inner
-    )
-    torch.manual_seed(heads + size)
-    model = CodeGen(config)
+    shape, dtype = request.param
+    model = random_model(*shape)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.normal_(1.0 if "ln" in name and "weight" in name else 0.0, 1.0 if "wte" in name else 0.2)
             if parameter.dim() == 2:
                 parameter.copy_(expressible("int8" if dtype == "int4" and "wte" in name else dtype, parameter))
     folder = tmp_path_factory.mktemp("random")

@@ -50,10 +50,8 @@ class Int8Linear(nn.Module):
         biases = [_bias(weights, f"{name}.bias", len(rows)) for name, (rows, _) in zip(names, parts, strict=True)]
         self.bias = torch.from_numpy(np.concatenate(biases))
         padded = torch.from_numpy(np.pad(numbers, ((0, 0), (0, len(_ENDS)))))
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # a later torch will not have this: pyproject.toml asks for the one that has
+        with warnings.catch_warnings():  # of a later torch, which will not have this; pyproject.toml asks for the one that has
+            warnings.simplefilter("ignore", UserWarning)
             quantized = torch._make_per_channel_quantized_tensor(  # noqa: SLF001  nothing public makes one of whole numbers
                 padded, torch.from_numpy(scales).double(), torch.zeros(len(scales), dtype=torch.long), 0
             )
