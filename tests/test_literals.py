@@ -23,6 +23,9 @@ from codegen_chat.literals import LIKELY, SURE, copying
         ("Let nums be [10,22]", "nums = [10, ", "22]"),
         ("use d = {'a': [1, 2], 'b': (3,)}", 'd = {"a": [1', ', 2], "b": (3,)}'),
         ("words are ['red', 'blue']", 'print(max(["red", "b', 'lue"])'[:-1]),
+        (r'Let log be "one\ntwo \"2\""', 'log = "', r'one\ntwo \"2\""'),
+        (r"Split it at '\d \d'", r"re.split(r'\d ", r"\d'"),
+        ("a is [1, 2] and b is [1, 2]", "a = [1, 2]\nb = [1", ", 2]"),
     ],
 )
 def test_a_copy_that_has_begun_goes_on_for_sure(words: str, code: str, rest: str) -> None:
@@ -55,6 +58,10 @@ def test_what_may_be_a_copy_is_only_likelier(words: str, code: str, rest: str) -
         ('Store "tea for two"', 'parts = s.split("'),
         ("It's Tom's hat and Ann's", "s = 's"),
         ("Compare [1, 2 with (3", "x = [1"),
+        ('Print a line like "hour 3: 7.0"', 'print(f"hour '),
+        ("The outcome is `x`", 'x = "'),
+        ("At most 30 costs 30, more 300", "fee = 30"),
+        ('a is ["p", "q"] and b has only "q"', 'a = ["p", "q"]\nb = ["'),
     ],
 )
 def test_nothing_is_favoured_where_nothing_is_copied(words: str, code: str) -> None:

@@ -19,41 +19,49 @@ LIKELY, SURE = 4.0, 30.0
 SOME = 3
 """Characters that show what is being copied."""
 
-STRING = re.compile(r"(?<!\w)([\"'`])((?:(?!\1).)+?)\1(?!\w)")
+STRING = re.compile(r"(?<!\w)([\"'`])((?:\\.|(?!\1)[^\\\n])+?)\1(?!\w)")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
 _NUMBER_BEGUN = re.compile(r"(?<![\w.\])])-?\d[\d.]*$")
 _VALUE_BEGINS = re.compile(r"^\w+ = $")
 _TOLD = re.compile(r"(?:\b(?:string|text|word|sentence|be|is)|[=:])\s*$", re.IGNORECASE)
+_TEMPLATE = re.compile(r"(?<!\w)[rR]?[fF][rR]?$")
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 
 
 def copying(words: str) -> Copy:
     """Make the function that tells, for code so far, the texts with which it may go on as a copy of what the words hold."""
     displays, rest = _displays(words)
-    strings = [(match[2], _value(words, match)) for match in STRING.finditer(words)]
+    quoted = list(STRING.finditer(words))
+    names = [match[2] for match in quoted if match[2].isidentifier()]
+    strings = [(match[2], _value(words, match)) for match in quoted if match[1] != "`" or match[2] not in names]
     numbers = [match[0] for match in NUMBER.finditer(STRING.sub(" ", rest))]
 
-    def copies(line: str) -> Iterator[tuple[str, float]]:
+    def copies(before: str, line: str) -> Iterator[tuple[str, float]]:
         quote, opened, brackets = _open(line)
         for at in brackets:
             begun = line[at:]
             # A bracket alone may begin a comprehension, or an expression of its own.
             if len(begun) > (1 if _VALUE_BEGINS.match(line[:at]) else SOME):
-                yield from ((display[len(begun) :], SURE) for display in displays if display.startswith(begun))
+                left = (display for display in displays if before.count(display) < displays.count(display))
+                yield from ((display[len(begun) :], SURE) for display in left if display.startswith(begun))
+        if _TEMPLATE.search(line[:opened]):
+            return  # the words say how it comes out, with values where the code has their names
         if quote:
             begun, value = line[opened + 1 :], bool(_VALUE_BEGINS.match(line[:opened]))
             for string, told in strings:
-                written = _written(string, quote) + quote
+                written = _typed(string, quote) + quote
                 if written.startswith(begun) and (begun or value):
                     sure = len(begun) >= SOME or (value and told)
                     yield written[len(begun) :], SURE if sure else LIKELY
         elif match := _NUMBER_BEGUN.search(line):
-            yield from ((number[len(match[0]) :], LIKELY) for number in numbers if number.startswith(match[0]))
+            if match[0] not in numbers:  # which may be whole
+                yield from ((number[len(match[0]) :], LIKELY) for number in numbers if number.startswith(match[0]))
         elif line.isidentifier():
-            yield from ((name[len(line) :], LIKELY) for name, _ in strings if name.isidentifier() and name.startswith(line))
+            yield from ((name[len(line) :], LIKELY) for name in names if name.startswith(line))
 
     def copy(text: str) -> list[tuple[str, float]]:
-        return [(rest, rise) for rest, rise in copies(text[text.rfind("\n") + 1 :]) if rest]
+        begin = text.rfind("\n") + 1
+        return [(rest, rise) for rest, rise in copies(text[:begin], text[begin:]) if rest]
 
     return copy
 
@@ -106,6 +114,12 @@ def _canonical(display: str) -> str:
                 return repr(value)
 
     return text(ast.literal_eval(display))
+
+
+def _typed(text: str, quote: str) -> str:
+    r"""Write what stands in the words' quotes between these. A backslash stays: "a\nb" means two lines, and "\d" a digit."""
+    parts = re.findall(r"\\.|.", text)
+    return "".join("\\" + quote if part == quote else part if part.isprintable() else repr(part)[1:-1] for part in parts)
 
 
 def _written(string: str, quote: str) -> str:

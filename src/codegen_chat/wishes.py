@@ -20,6 +20,9 @@ from collections.abc import Collection, Iterator
 from codegen_chat.literals import NUMBER, STRING
 from codegen_chat.turn import Execution
 
+_ESCAPE = re.compile(r"\\.")
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\", r"\"": '"', r"\'": "'"}
+
 _SHOWING = re.compile(
     r"\b(?:print|show|display|output|tell me)\b|\?|(?:^|[.!;:,]\s+)(?:what|which|how (?:many|much|long|far|old))\b", re.IGNORECASE
 )
@@ -86,7 +89,9 @@ def _wishes(text: str, written: _Written, execution: Execution, alive: Collectio
         if found[2].isidentifier():
             yield written.has(found[2])
         else:
-            yield (found[2] in written.strings) != bool(_LIKE.search(text[: found.start()]))
+            typed, meant = found[2], _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[0], escape[0]), found[2])
+            there = typed in written.strings or meant in written.strings
+            yield there != bool(_LIKE.search(text[: found.start()]))
     rest = STRING.sub(" ", text)
     for found in NUMBER.finditer(rest):
         number = abs(float(found[0]))
