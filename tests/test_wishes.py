@@ -18,7 +18,7 @@ SHOWN = Execution("ok", stdout="1\n")
         ("Let `m` be the transpose.", "m = a.T", "b = a.T"),
         ('take the column "price"', "p = df['price']", "p = df['cost']"),
         ('Put "|" between them.', "line = '|'.join(words)", "line = ' '.join(words)"),
-        (r'Let log be "a\nb"', r'log = "a\nb"', r'log = "a\\nb"'),
+        (r'Let log be "a\nb"', r'log = "a\nb"', r'log = "a b"'),
         (r'Find each "\d+"', r"x = re.findall(r'\d+', s)", r"x = re.findall('[0-9]+', s)"),
         ('make it like "3:07 min"', "t = f'{m}:{s:02d} min'", "t = '3:07 min'"),
         ("drop those under 18", "kept = [n for n in ages if n >= 18]", "kept = [n for n in ages if n >= 0]"),
