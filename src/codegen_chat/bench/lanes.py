@@ -173,10 +173,10 @@ def local(
         finally:
             stop.set()
             shared.stop()
-            for kernel in kernels:
-                kernel.interrupt()
-            for thread in threads:
-                thread.join()
+            for thread, kernel in zip(threads, kernels, strict=True):
+                while thread.is_alive():  # one may be about to run what it has just been given
+                    kernel.interrupt()
+                    thread.join(0.05)
 
 
 def _alone(perplexity: Perplexity | None, completer: Shared) -> Perplexity | None:
