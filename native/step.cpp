@@ -771,7 +771,9 @@ void codegen_set(Model *model, int layer, int part, int row, int rows, const voi
             const int halves = matrix.columns / 2, groups = matrix.columns / matrix.group;
             if (!scales) pack_row(*model->kernels, matrix, row + i, exact, wide);
             else if (matrix.format == INT8) pack_int8(matrix, row + i, ready, scales[i], wide);
-            else pack_int4(matrix, row + i, static_cast<const uint8_t *>(from) + static_cast<size_t>(i) * halves, scales + static_cast<size_t>(i) * groups);
+            else
+                pack_int4(matrix, row + i, static_cast<const uint8_t *>(from) + static_cast<size_t>(i) * halves,
+                          scales + static_cast<size_t>(i) * groups);
             return;
         }
         uint8_t *to = matrix.data + (row + i) * matrix.block_bytes;

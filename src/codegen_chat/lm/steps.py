@@ -27,8 +27,8 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
     does not hold them, UsageError for a dtype or a device that there is not.
     """
     config = Config.read(folder / "config.json")
-    weights = Weights(folder, config)
     if native.instructions() and device in {"auto", "cpu"} and dtype in {"auto", *native.FORMATS}:
+        weights = Weights(folder, config)
         small = weights.dtype == "int8"
         if small or device == "cpu" or not GPU.exists():
             chosen = weights.dtype if dtype == "auto" else dtype
@@ -44,7 +44,7 @@ def load(folder: Path, dtype: str = "auto", device: str = "auto") -> Step:
 
     if dtype == "int8":
         _room(config, dtype)
-        return int8.load(_packed(folder, weights, dtype))
+        return int8.load(_packed(folder, Weights(folder, config), dtype))
     if device == "cpu" or (device == "auto" and not GPU.exists()):
         _room(config, "fp16" if dtype in {"fp16", "bf16"} else "fp32")
     return model.TorchStep(checkpoint.load(folder, dtype=dtype, device=device))
