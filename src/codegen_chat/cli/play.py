@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,7 @@ from codegen_chat.cli.options import (
     source,
 )
 from codegen_chat.cli.sessions import Name as SessionName
-from codegen_chat.errors import INTERRUPTED, UsageError
+from codegen_chat.errors import INTERRUPTED, CodegenChatError, UsageError
 from codegen_chat.settings import is_plain
 
 if TYPE_CHECKING:
@@ -109,14 +110,20 @@ def run(
 
     first = Loading(lambda: Session.open(ready[0][2], unsafe_exec=unsafe_exec))
     first.begin()  # its sandbox starts while what shows its turns is imported
-    from codegen_chat.terminal.play import JsonPlayer, Player, ScreenPlayer, play
-    from codegen_chat.terminal.screen import Screen
+    try:
+        from codegen_chat.terminal.play import JsonPlayer, Player, ScreenPlayer, play
+        from codegen_chat.terminal.screen import Screen
 
+        opened = first.value
+    except KeyboardInterrupt:
+        with suppress(CodegenChatError):
+            first.value.close()  # else what its sandbox has of the host's folders would stay
+        raise
     progress = Screen(sys.stderr, plain=True)
     loading: Loading[Loaded] | None = None
     codes = set()
     for name, parsed, settings in ready:
-        with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) if loading else first.value as session:
+        with Session.open(settings, model=loading, unsafe_exec=unsafe_exec) if loading else opened as session:
             loading = session.model
             if settings.allow_read or settings.allow_write or unsafe_exec:
                 for line in session.walls:
@@ -124,11 +131,10 @@ def run(
             player: Player = (
                 JsonPlayer(sys.stdout) if as_json else ScreenPlayer(Screen(sys.stdout, plain=is_plain(settings, os.environ)))
             )
-            header = session.history.header
             facts = {
                 "spec": called(name),
-                "model": header["model"],
-                "revision": header["revision"],
+                "model": session.history.header["model"],
+                "revision": session.history.header["revision"],
                 "session": session.history.id,
             }
             player.begin(facts)
